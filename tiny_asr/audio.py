@@ -1,0 +1,249 @@
+"""From any sound to the picture of sound that the encoder reads.
+
+A Whisper encoder hears exactly one thing: a log-mel spectrogram of mono sound at 16 kHz. Recordings
+come in every format, rate and channel count, and most wrong transcripts begin with a clip that was
+read wrongly and not noticed. So all sound enters through `load_audio`, which gives one form or says
+what is wrong, and all spectrograms come from `log_mel`, in training as in use.
+
+Shapes use the course's symbols: B clips in a batch, S samples, M mel bins, F mel frames.
+"""
+
+import io
+import os
+import warnings
+from fractions import Fraction
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import torch
+import torch.nn.functional as F
+import torchaudio
+from transformers.audio_utils import mel_filter_bank
+
+SAMPLE_RATE = 16_000  # samples a second; holds frequencies up to half of it, 8 kHz
+N_FFT = 400  # 25 ms of sound under one window: a few periods of the lowest voice
+HOP_LENGTH = 160  # 10 ms from one window to the next, so neighbours overlap
+MEL_FRAMES_PER_SECOND = SAMPLE_RATE // HOP_LENGTH  # 100
+SAMPLES_PER_ENCODER_FRAME = 2 * HOP_LENGTH  # 20 ms: the encoder's second convolution has stride 2
+MAX_SECONDS = 30  # the encoder has position embeddings for this much and no more
+MAX_SAMPLES = MAX_SECONDS * SAMPLE_RATE  # 480 000
+
+LOWEST_RATE, HIGHEST_RATE = 1_000, 1_000_000  # Hz; a header outside this is broken, not unusual
+QUIET_WINDOW = SAMPLE_RATE // 10  # 0.1 s: longer than a stop consonant, shorter than a pause
+
+
+def load_audio(source, sampling_rate: int | None = None) -> torch.Tensor:
+    """Read any sound as mono float32 at 16 kHz: a contiguous CPU tensor (S,), never truncated.
+
+    `source` is one of
+    - a path, an open binary file, or the file's bytes: WAV, FLAC, Ogg Vorbis, Opus or MP3;
+    - `{"bytes": ..., "path": ...}`, a row of `datasets` with `Audio(decode=False)`;
+    - `{"array": ..., "sampling_rate": ...}`;
+    - a numpy array or a tensor, (S,) or (channels, S), with `sampling_rate` in Hz. Floats are taken
+      as they are (full scale is -1 to 1), integers are scaled from their type's range.
+    Channels are averaged, any rate is resampled.
+
+    Raises ValueError if there is no sound there, or none that can be trusted: file missing or not
+    audio, empty, NaN or Inf, wrong rank, type or rate. Warns if a file ends before its header says.
+    """
+    samples, rate, name = _read(source, sampling_rate)  # (channels, S) float32
+    if not isinstance(rate, int | np.integer) or not LOWEST_RATE <= rate <= HIGHEST_RATE:
+        raise ValueError(
+            f"{name} has sampling_rate={rate!r}; expected an integer from {LOWEST_RATE} to "
+            f"{HIGHEST_RATE} Hz: pass the rate that the sound was recorded at"
+        )
+    if sampling_rate is not None and sampling_rate != rate:
+        raise ValueError(
+            f"{name} has its own rate, {rate} Hz, but sampling_rate={sampling_rate} was given; "
+            "expected the same: pass sampling_rate with a bare array only"
+        )
+    if samples.size == 0:
+        raise ValueError(f"{name} is empty: 0 samples; expected some sound: check the recording")
+    if bad := int((~np.isfinite(samples)).sum()):
+        raise ValueError(f"{name} has {bad} NaN or Inf; expected finite numbers: drop this clip")
+    waveform = torch.from_numpy(samples.mean(axis=0))
+    if rate != SAMPLE_RATE:
+        # The filter grows with the terms of the reduced fraction: 44 100 Hz is 441/160, but
+        # 22 051 Hz would take gigabytes. With small terms the speed is off by 1 in 10 000 at most.
+        ratio = Fraction(int(rate), SAMPLE_RATE).limit_denominator(1000)
+        waveform = torchaudio.functional.resample(waveform, ratio.numerator, ratio.denominator)
+    return waveform.contiguous()
+
+
+def _read(source, sampling_rate) -> tuple[np.ndarray, int, str]:
+    """Find out what `source` is. Returns samples (channels, S) float32, their rate, a name."""
+    if isinstance(source, dict):
+        if source.get("array") is not None:
+            return _read(np.asarray(source["array"]), source.get("sampling_rate", sampling_rate))
+        if source.get("bytes") is not None:
+            return _decode(source["bytes"], str(source.get("path") or "the sound in memory"))
+        if source.get("path") is not None:
+            return _read(source["path"], sampling_rate)
+        raise ValueError(
+            f"got a dict of {sorted(map(str, source))} without sound in it; expected 'bytes' or "
+            "'path', or 'array' and 'sampling_rate': fill these in"
+        )
+    if isinstance(source, str | os.PathLike):
+        try:
+            return _decode(Path(source).read_bytes(), str(source))
+        except OSError as error:
+            reason = f"cannot read '{source}' ({error.strerror})"
+            raise ValueError(f"{reason}; expected an audio file: check the path") from error
+    if isinstance(source, bytes | bytearray | memoryview):
+        return _decode(bytes(source), "the sound in memory")
+    if hasattr(source, "read"):
+        data = source.read()
+        if not isinstance(data, bytes):
+            raise ValueError(f"{source!r} gave text; expected bytes: open the file with mode 'rb'")
+        return _decode(data, "the open file")
+    if isinstance(source, torch.Tensor):
+        tensor = source.float() if source.is_floating_point() else source  # numpy has no bfloat16
+        return _from_array(tensor.numpy(force=True), sampling_rate)
+    if isinstance(source, np.ndarray):
+        return _from_array(source, sampling_rate)
+    raise ValueError(
+        f"cannot load audio from a {type(source).__qualname__}; expected a path, an open file, "
+        "bytes, a dict, an array or a tensor: a `datasets` column needs Audio(decode=False)"
+    )
+
+
+def _decode(data: bytes, name: str) -> tuple[np.ndarray, int, str]:
+    """Decode a file from memory, so that the ending of its name can't mislead soundfile."""
+    if len(data) == 0:
+        raise ValueError(f"{name} is empty: 0 bytes; expected an audio file: copy it again")
+    try:
+        with soundfile.SoundFile(io.BytesIO(data)) as file:
+            promised, rate = file.frames, file.samplerate
+            samples = file.read(dtype="float32", always_2d=True).T
+    except soundfile.LibsndfileError as error:
+        raise ValueError(
+            f"{name} cannot be decoded ({error.error_string or 'damaged'}); expected WAV, FLAC, "
+            "Ogg Vorbis, Opus or MP3: convert it to WAV, or fetch it again if it is one of these"
+        ) from error
+    missing = (promised - samples.shape[1]) / rate
+    if missing > 0.1:  # less may be a header that counts whole packets
+        warnings.warn(f"{name} ends {missing:.2f} s before its header says: torn?", stacklevel=4)
+    return samples, rate, name
+
+
+def _from_array(array: np.ndarray, rate) -> tuple[np.ndarray, int, str]:
+    """Bring (S,) or (channels, S) of any real type to (channels, S) float32, full scale 1."""
+    name = f"the array of shape {array.shape} and type {array.dtype}"
+    if rate is None:
+        raise ValueError(f"{name} came without sampling_rate; expected one: pass it, in Hz")
+    if array.dtype.kind not in "iuf":
+        raise ValueError(f"{name} is not sound; expected floats or integers: convert it first")
+    samples = np.atleast_2d(array)
+    if array.ndim not in (1, 2) or len(samples) > max(1, samples.shape[1]):
+        raise ValueError(f"{name} is not a clip; expected (S,) or (channels, S): transpose it?")
+    if array.dtype.kind == "f":
+        return samples.astype(np.float32), rate, name
+    half = 2.0 ** (8 * array.dtype.itemsize - 1)
+    middle = half if array.dtype.kind == "u" else 0.0  # unsigned sound rests at half of its range
+    return ((samples - middle) / half).astype(np.float32), rate, name
+
+
+def split_at_silences(waveform: torch.Tensor, max_seconds: float = 30.0) -> list[torch.Tensor]:
+    """Cut a long clip (S,) into pieces of at most `max_seconds`, in pauses where there are any.
+
+    Each cut lies in the middle of the quietest 0.1 s (least energy) of the last third of what may
+    still fit, so a word is cut only where nobody paused in all that time. The pieces are views;
+    joined again they are the waveform, sample by sample. A clip that fits is returned whole.
+    """
+    _check_clip(waveform, "the clip")
+    if not max_seconds >= 1:
+        raise ValueError(f"got max_seconds={max_seconds}; expected 1 to {MAX_SECONDS}: pass more")
+    longest = int(max_seconds * SAMPLE_RATE)
+    pieces, rest = [], waveform
+    while len(rest) > longest:
+        start = longest * 2 // 3
+        power = rest[None, start:longest].float().square()
+        quietest = F.avg_pool1d(power, QUIET_WINDOW, stride=HOP_LENGTH).argmin()
+        cut = start + int(quietest) * HOP_LENGTH + QUIET_WINDOW // 2
+        pieces.append(rest[:cut])
+        rest = rest[cut:]
+    return [*pieces, rest]
+
+
+def pad_batch(waveforms: list[torch.Tensor], multiple: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Zero-pad clips (S,) into one batch.
+
+    `multiple` is in samples: SAMPLES_PER_ENCODER_FRAME x `audio_downsample_rate`, so that no frame
+    is dropped later. Returns the batch (B, S) float32 and each clip's own length rounded up to
+    `multiple`, (B,) int64 on the CPU; S is the largest of them.
+    """
+    if len(waveforms) == 0:
+        raise ValueError("got an empty list of clips; expected at least one: check what was listed")
+    longest = MAX_SAMPLES // multiple * multiple
+    for number, waveform in enumerate(waveforms):
+        _check_clip(waveform, f"clip {number}")
+        if len(waveform) > longest:
+            raise ValueError(
+                f"clip {number} lasts {len(waveform) / SAMPLE_RATE:.2f} s; expected at most "
+                f"{longest / SAMPLE_RATE:g} s: use transcribe, or split_at_silences first"
+            )
+    lengths = torch.tensor([-(-len(waveform) // multiple) * multiple for waveform in waveforms])
+    batch = torch.zeros(len(waveforms), int(lengths.max()), device=waveforms[0].device)
+    for row, waveform in zip(batch, waveforms, strict=True):
+        row[: len(waveform)] = waveform
+    return batch, lengths
+
+
+def _check_clip(waveform: torch.Tensor, name: str) -> None:
+    if waveform.ndim != 1 or len(waveform) == 0:
+        shape = tuple(waveform.shape)
+        raise ValueError(f"{name} has shape {shape}; expected (S,) with S > 0: use load_audio")
+
+
+@lru_cache(maxsize=8)  # building the filters takes longer than using them
+def _spectrogram_and_filters(num_mel_bins: int, device: torch.device):
+    spectrogram = torchaudio.transforms.Spectrogram(N_FFT, hop_length=HOP_LENGTH, center=False)
+    # Not torchaudio's filters: made in float32, they move features of 128 bins by 3e-4.
+    bins, top = N_FFT // 2 + 1, SAMPLE_RATE / 2
+    filters = mel_filter_bank(bins, num_mel_bins, 0.0, top, SAMPLE_RATE, "slaney", "slaney")
+    return spectrogram.to(device), torch.from_numpy(filters.T).to(device, torch.float32)
+
+
+def log_mel(
+    waveforms: torch.Tensor, num_mel_bins: int, lengths: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Log-mel spectrograms (B, M, F) float32 of clips (B, S), F = S / 160, on the clips' device.
+
+    `lengths` (B,) are the clips' own lengths in samples, as `pad_batch` returns them; without it
+    all are S long. S and `lengths` must be multiples of 160. What lies beyond a clip's length is
+    ignored and its frames there are 0: a clip has the same numbers in a batch as alone.
+
+    The formula is that of Radford et al. 2022, as WhisperFeatureExtractor in transformers has it:
+    log10 of the mel power, no lower than 8 (80 dB) under the clip's maximum, then (x + 4) / 4.
+    Only the clip's own frames are computed, not those of padding to 30 s.
+    """
+    shape = tuple(waveforms.shape)
+    if len(shape) != 2 or 0 in shape or shape[1] % HOP_LENGTH:
+        expected = f"expected (B, S), S a multiple of {HOP_LENGTH}: use pad_batch"
+        raise ValueError(f"got waveforms of shape {shape}; {expected}")
+    clips, samples = shape
+    lengths = torch.full((clips,), samples) if lengths is None else lengths
+    wrong = (lengths < 1) | (lengths > samples) | (lengths % HOP_LENGTH > 0)
+    if lengths.shape != (clips,) or wrong.any():
+        raise ValueError(
+            f"got lengths {lengths.tolist()} for waveforms of shape {shape}; expected a multiple "
+            f"of {HOP_LENGTH}, at most S, for each clip: use pad_batch"
+        )
+    device = waveforms.device
+    beyond = torch.arange(samples, device=device) >= lengths.to(device)[:, None]  # (B, S)
+    # A window is centred on its frame's first sample, so the outermost ones reach over the edges.
+    # Whisper mirrors the sound there, but it pads to 30 s with zeros first: on the right a clip
+    # meets silence, unless it fills the 30 s.
+    sound = waveforms.float().masked_fill(beyond, 0.0)
+    sound = F.pad(sound, (0, N_FFT // 2), mode="reflect" if samples == MAX_SAMPLES else "constant")
+    sound = F.pad(sound, (N_FFT // 2, 0), mode="reflect")
+    with torch.autocast(device.type, enabled=False):
+        spectrogram, filters = _spectrogram_and_filters(num_mel_bins, device)
+        power = filters @ spectrogram(sound)[..., :-1]  # (B, M, F): Whisper drops the last too
+    loudness = power.clamp(min=1e-10).log10()
+    beyond = beyond[:, None, ::HOP_LENGTH]  # (B, 1, F)
+    loudest = loudness.masked_fill(beyond, -torch.inf).amax(dim=(1, 2), keepdim=True)
+    features = (torch.maximum(loudness, loudest - 8.0) + 4.0) / 4.0
+    return features.masked_fill(beyond, 0.0)

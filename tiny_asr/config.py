@@ -1,0 +1,245 @@
+"""ASRConfig: which encoder, which decoder, the projector's shape, the prompt.
+
+Everything that can be read off the two frozen models' own configs is read there (widths, mel bins,
+vocabulary) and never typed again. This module also knows where models are found: `bundled:NAME`
+for the ones in this repository or wheel, a local directory, or a hub id.
+"""
+
+import os
+import re
+from pathlib import Path
+
+from transformers import AutoConfig, AutoTokenizer, PretrainedConfig
+
+from tiny_asr.prompt import default_end_token, default_prompt, split_prompt
+
+PAIRS = ("tiny", "small", "full")
+BUNDLED = "bundled:"
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+IDENTITY = {
+    "encoder": ("d_model", "encoder_layers", "encoder_ffn_dim", "num_mel_bins", "vocab_size"),
+    "decoder": ("model_type", "hidden_size", "num_hidden_layers", "vocab_size"),
+}
+
+
+def data_dir() -> Path:
+    """The folder of bundled models and clips.
+
+    `TINY_ASR_DATA` if set, else `data/` of the checkout, else `tiny_asr/_data` inside a wheel.
+    """
+    package = Path(__file__).resolve().parent
+    places = [package.parent / "data", package / "_data"]
+    if "TINY_ASR_DATA" in os.environ:
+        places = [Path(os.environ["TINY_ASR_DATA"])]
+    for place in places:
+        if (place / "models").is_dir():
+            return place
+    raise ValueError(
+        f"no bundled models at {' or '.join(map(str, places))}; expected a folder with models/ in "
+        "it: set TINY_ASR_DATA to it, or reinstall tiny-asr"
+    )
+
+
+def sample_clip() -> Path:
+    """The bundled sentence that the trace and the notebooks use."""
+    return data_dir() / "sample.flac"
+
+
+def resolve_source(name: str | Path, what: str = "model") -> str:
+    """Turn a model's name into what `transformers` can load: a directory or a hub id.
+
+    Args:
+        name: `bundled:NAME`, a local directory, or a hub id `owner/name`.
+        what: the word for it in an error message.
+    """
+    name = str(name)
+    if name.startswith(BUNDLED):
+        models = data_dir() / "models"
+        directory = models / name.removeprefix(BUNDLED)
+        if not (directory / "config.json").is_file():
+            known = ", ".join(sorted(BUNDLED + p.parent.name for p in models.glob("*/config.json")))
+            raise ValueError(f"no {what} {name!r} is bundled; expected one of: {known}")
+        return str(directory)
+    directory = Path(name).expanduser()
+    if directory.is_dir():
+        if not (directory / "config.json").is_file():
+            raise ValueError(
+                f"the {what} directory {name!r} has no config.json; expected a checkpoint in the "
+                "hub's layout (config.json and safetensors)"
+            )
+        return str(directory)
+    if HUB_ID.fullmatch(name) and not name.startswith("."):
+        return name
+    raise ValueError(
+        f"{what} {name!r} was not found; expected a directory with a config.json, a hub id "
+        f"owner/name, or {BUNDLED}NAME"
+    )
+
+
+def resolve_checkpoint(name: str | Path) -> str:
+    """Like `resolve_source`, for a whole recogniser: a pair's name (tiny, small, full) works too."""
+    if str(name) in PAIRS:
+        return resolve_source(f"{BUNDLED}{name}-asr")
+    try:
+        return resolve_source(name)
+    except ValueError as error:
+        raise ValueError(f"{error}, or one of the pairs: {', '.join(PAIRS)}") from None
+
+
+def load_or_explain(load, what: str, name: str, **options):
+    """Call one of transformers' loaders; a failure becomes one ValueError that says what to do."""
+    source = resolve_source(name, what)
+    try:
+        return load(source, **options)
+    except (OSError, KeyError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        advice = (
+            "is it complete and in the hub's layout?"
+            if Path(source).is_dir()
+            else "without network (or with HF_HUB_OFFLINE=1), name a local copy, or use --model tiny"
+        )
+        raise ValueError(f"cannot load the {what} {name!r}: {reason} ({advice})") from error
+
+
+class ASRConfig(PretrainedConfig):
+    """A recogniser's configuration.
+
+    Args:
+        encoder: the frozen Whisper encoder: `bundled:NAME`, a directory or a hub id.
+        decoder: the frozen causal language model, named the same way.
+        encoder_config, decoder_config: their configs; read from their sources when not given.
+        audio_downsample_rate: encoder frames stacked into one audio embedding; 5 gives 10 Hz.
+        projector_hidden_dim: width between the projector's two linear layers.
+        projector_output_norm: give audio embeddings the RMS of the decoder's token embeddings.
+        prompt: the literal prompt with `<audio>` in it; from the decoder's tokenizer when None.
+        end_token: the token that ends a transcript; from the decoder's tokenizer when None.
+    """
+
+    model_type = "tiny_asr"
+    has_no_defaults_at_init = True
+
+    def __init__(
+        self,
+        encoder: str = BUNDLED + "tiny-encoder",
+        decoder: str = BUNDLED + "tiny-decoder",
+        encoder_config: dict | PretrainedConfig | None = None,
+        decoder_config: dict | PretrainedConfig | None = None,
+        audio_downsample_rate: int = 5,
+        projector_hidden_dim: int = 1024,
+        projector_output_norm: bool = True,
+        prompt: str | None = None,
+        end_token: str | None = None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if audio_downsample_rate < 1 or projector_hidden_dim < 1:
+            raise ValueError(
+                f"audio_downsample_rate={audio_downsample_rate} and projector_hidden_dim="
+                f"{projector_hidden_dim} came; both must be whole numbers of at least 1"
+            )
+        self.encoder = str(encoder)
+        self.encoder_config = _part_config(encoder_config, "encoder", self.encoder)
+        if self.encoder_config.model_type != "whisper":
+            raise ValueError(
+                f"the encoder {encoder!r} is a {self.encoder_config.model_type!r} model; expected a "
+                "Whisper checkpoint"
+            )
+        self.decoder = str(decoder)
+        self.decoder_config = _part_config(decoder_config, "decoder", self.decoder)
+        self.audio_downsample_rate = audio_downsample_rate
+        self.projector_hidden_dim = projector_hidden_dim
+        self.projector_output_norm = projector_output_norm
+        if prompt is None or end_token is None:
+            tokenizer = load_or_explain(AutoTokenizer.from_pretrained, "decoder", self.decoder)
+            prompt = default_prompt(tokenizer) if prompt is None else prompt
+            end_token = default_end_token(tokenizer) if end_token is None else end_token
+        split_prompt(prompt)
+        self.prompt = prompt
+        self.end_token = end_token
+
+    @property
+    def num_mel_bins(self) -> int:
+        """M: mel bins the encoder expects, 80 or 128."""
+        return self.encoder_config.num_mel_bins
+
+    @property
+    def encoder_dim(self) -> int:
+        """Width of an encoder frame."""
+        return self.encoder_config.d_model
+
+    @property
+    def llm_dim(self) -> int:
+        """Width of the decoder's token embeddings."""
+        return self.decoder_config.hidden_size
+
+    @property
+    def vocab_size(self) -> int:
+        """V: tokens the decoder knows."""
+        return self.decoder_config.vocab_size
+
+    @property
+    def samples_per_embedding(self) -> int:
+        """Samples of the waveform behind one audio embedding: 320 an encoder frame, stacked."""
+        return 320 * self.audio_downsample_rate
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | Path,
+        *,
+        encoder: str | None = None,
+        decoder: str | None = None,
+        **kwargs,
+    ) -> "ASRConfig":
+        """Read a checkpoint's config, with another encoder or decoder in it if asked.
+
+        A part of the same sizes counts as the same part (a local copy of the hub's model, say):
+        then the checkpoint's projector fits, and the prompt stays. Otherwise `name_or_path` is
+        emptied, so that `ASRModel(config)` starts a fresh projector and says so.
+
+        Args:
+            name: tiny, small, full, a directory or a hub id.
+            encoder, decoder: override the config's, as in `ASRConfig`.
+            kwargs: passed to `PretrainedConfig.from_pretrained` (revision, token, fields to set).
+        """
+        source = resolve_checkpoint(name)
+        config = load_or_explain(super().from_pretrained, "model", source, **kwargs)
+        if not isinstance(config, cls):  # return_unused_kwargs, as the Auto classes ask
+            return config
+        overrides = {"encoder": encoder, "decoder": decoder}
+        for part, other in overrides.items():
+            if other is None:
+                continue
+            new = _part_config(None, part, str(other))
+            same = _identity(part, new) == _identity(part, getattr(config, f"{part}_config"))
+            setattr(config, part, str(other))
+            setattr(config, f"{part}_config", new)
+            if not same:
+                config.name_or_path = ""
+                if part == "decoder":
+                    fresh = cls(encoder=config.encoder, decoder=config.decoder)
+                    config.prompt, config.end_token = fresh.prompt, fresh.end_token
+        return config
+
+
+    def to_dict(self) -> dict:
+        """As saved, without the folders of this machine that the parts' configs were read from."""
+        fields = super().to_dict()
+        for part in ("encoder_config", "decoder_config"):
+            fields[part].pop("_name_or_path", None)
+        return fields
+
+
+def _part_config(given, what: str, source: str) -> PretrainedConfig:
+    """A part's config: as given, rebuilt from a saved dict, or read from its source."""
+    if given is None:
+        return load_or_explain(AutoConfig.from_pretrained, what, source)
+    if isinstance(given, dict):
+        fields = {key: value for key, value in given.items() if key != "model_type"}
+        return AutoConfig.for_model(given["model_type"], **fields)
+    return given
+
+
+def _identity(part: str, config: PretrainedConfig) -> list:
+    """What tells two models of one family apart; Whisper's vocabulary tells .en from multilingual."""
+    return [getattr(config, field) for field in IDENTITY[part]]

@@ -1,0 +1,102 @@
+"""The frozen Whisper encoder, on inputs of any length up to 30 s.
+
+The stock encoder insists on 3000 mel frames, so a 3 s clip is padded with 27 s of silence and costs
+ten times what it must. Nothing in its weights asks for that: the convolutions slide, the positions
+can be cut short, attention takes any length. This module runs the stock layers on just the frames
+there are. In a batch of mixed lengths three things keep a clip's numbers the same as alone: the mel
+and the first convolution's output are zeroed beyond each clip's own end, and attention masks the
+keys there.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers.masking_utils import create_bidirectional_mask
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+from tiny_asr.tracing import keep, stage
+
+HUB_PREFIX = {r"^model\.encoder\.": ""}  # where a whole Whisper checkpoint keeps its encoder
+
+
+class EncoderOfCheckpoint(WhisperEncoder):
+    """The stock encoder, loaded out of a whole Whisper checkpoint without a word on the rest."""
+
+    _keys_to_ignore_on_load_unexpected = (r"^model\.decoder\.", r"^proj_out\.")
+
+
+def frame_mask(lengths: Tensor, frames: int) -> Tensor:
+    """(B, frames) bool: which frames belong to a clip of `lengths` (B,) frames."""
+    return torch.arange(frames, device=lengths.device) < lengths[:, None]
+
+
+class AudioEncoder(nn.Module):
+    """Whisper's encoder without its 30 s window.
+
+    Args:
+        whisper: the stock encoder with its weights. It is frozen here, and stays in eval mode.
+    """
+
+    def __init__(self, whisper: WhisperEncoder):
+        super().__init__()
+        self.whisper = whisper.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> "AudioEncoder":
+        """Frozen means frozen: stay in eval mode whatever the model around it does."""
+        return super().train(False)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the weights and of the output."""
+        return self.whisper.conv1.weight.dtype
+
+    @stage("encoder_output")
+    def forward(self, log_mel: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Listen.
+
+        Args:
+            log_mel: (B, M, F) with F even and at most 3000.
+            lengths: each clip's own length in mel frames (B,); None when all are F.
+        """
+        hidden, mask = self.embed(log_mel, lengths)
+        for layer in self.whisper.layers:
+            hidden = layer(hidden, mask)
+        return self.whisper.layer_norm(hidden)
+
+    def embed(self, log_mel: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """The two convolutions and the positions: what enters the first attention layer.
+
+        Returns:
+            (B, T, encoder_dim), and the attention mask for the layers, None where no clip is padded.
+        """
+        self._check(log_mel)
+        whisper, frames = self.whisper, log_mel.shape[-1]
+        padded = lengths is not None and bool((lengths < frames).any())
+        log_mel = log_mel.to(self.dtype)
+        hidden = F.gelu(whisper.conv1(log_mel))
+        if padded:
+            hidden = hidden * frame_mask(lengths, frames)[:, None]
+        hidden = F.gelu(whisper.conv2(keep("conv1", hidden)))
+        hidden = keep("conv2", hidden).transpose(1, 2)
+        hidden = hidden + whisper.embed_positions.weight[: hidden.shape[1]]
+        if not padded:
+            return hidden, None
+        mask = create_bidirectional_mask(
+            config=whisper.config,
+            inputs_embeds=hidden,
+            attention_mask=frame_mask(lengths // 2, frames // 2),
+        )
+        return hidden, mask
+
+    def _check(self, log_mel: Tensor) -> None:
+        bins, longest = self.whisper.num_mel_bins, 2 * self.whisper.max_source_positions
+        if log_mel.ndim != 3 or log_mel.shape[1] != bins:
+            raise ValueError(
+                f"a log-mel of shape {tuple(log_mel.shape)} came; expected (B, {bins}, F): this "
+                f"encoder reads {bins} mel bins"
+            )
+        if log_mel.shape[2] % 2 or not 0 < log_mel.shape[2] <= longest:
+            raise ValueError(
+                f"{log_mel.shape[2]} mel frames came; expected an even number up to {longest} "
+                "(30 s): pad the waveform with pad_batch, split longer audio first"
+            )

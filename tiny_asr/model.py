@@ -1,0 +1,404 @@
+"""ASRModel: encoder, projector and decoder joined, and everything a user does with them.
+
+    waveform (S,) -> encode -> audio_projector -> decoder -> text
+
+Only the projector is trained, so only the projector is saved: a checkpoint names its two frozen
+models and holds a config, a processor and a few megabytes of weights.
+"""
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from huggingface_hub import snapshot_download
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForSpeechSeq2Seq,
+    AutoProcessor,
+    AutoTokenizer,
+    PreTrainedModel,
+)
+from transformers.utils import ModelOutput
+from transformers.utils import logging as hf_logging
+
+from tiny_asr.audio import SAMPLE_RATE, load_audio, log_mel, pad_batch, split_at_silences
+from tiny_asr.config import BUNDLED, HUB_ID, ASRConfig, load_or_explain, resolve_source
+from tiny_asr.decoder import IGNORE, TextDecoder
+from tiny_asr.encoder import HUB_PREFIX, AudioEncoder, EncoderOfCheckpoint
+from tiny_asr.processor import ASRProcessor
+from tiny_asr.projector import AudioProjector
+from tiny_asr.tracing import keep
+
+log = logging.getLogger("tiny_asr")
+
+WEIGHTS = "model.safetensors"
+SEED = 0  # of the weights of parts that nobody has trained yet
+
+
+@dataclass
+class ASROutput(ModelOutput):
+    """What `ASRModel(...)` returns.
+
+    loss: mean over target tokens, text and end only; None without labels.
+    logits: (B, L, V), at the text positions.
+    """
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+
+
+class ASRModel(PreTrainedModel):
+    """A speech recogniser: frozen Whisper encoder, trained projector, frozen language model.
+
+    `ASRModel(config)` loads the frozen models that the config names, and the projector's weights
+    when the config came from a checkpoint; else the projector is fresh, with a warning.
+
+    Args:
+        config: see `ASRConfig`.
+        dtype: number format of the frozen models; the projector is always float32.
+    """
+
+    config_class = ASRConfig
+    main_input_name = "input_features"
+    _supports_sdpa = True
+
+    def __init__(self, config: ASRConfig, dtype: torch.dtype = torch.float32):
+        super().__init__(config)
+        untrained = []
+        whisper = _load_frozen("encoder", config.encoder, config.encoder_config, dtype, untrained)
+        language_model = _load_frozen(
+            "decoder", config.decoder, config.decoder_config, dtype, untrained
+        )
+        tokenizer = load_or_explain(AutoTokenizer.from_pretrained, "decoder", config.decoder)
+        self.encoder = AudioEncoder(whisper)
+        self.decoder = TextDecoder(language_model, tokenizer, config.prompt, config.end_token)
+        self.audio_projector = _fresh_projector(config, self.decoder.token_embeddings)
+        self.processor = ASRProcessor(
+            tokenizer, config.num_mel_bins, config.audio_downsample_rate, config.end_token
+        )
+        self.post_init()
+        if not self._load_projector(config.name_or_path):
+            untrained.append("projector")
+        self.untrained: tuple[str, ...] = tuple(untrained)
+        if untrained:
+            log.warning(
+                "untrained: %s. Random weights: whatever text comes out means nothing.",
+                ", ".join(untrained),
+            )
+        self.eval()
+
+    def init_weights(self) -> None:
+        """Nothing: the frozen weights came from their checkpoints, the projector is initialised."""
+
+    def _load_projector(self, checkpoint: str | None) -> bool:
+        """Load the projector strictly from a checkpoint; False if the checkpoint has no weights."""
+        weights = Path(checkpoint or "") / WEIGHTS
+        if not checkpoint or not weights.is_file():
+            return False
+        state = load_file(weights)
+        own = {f"audio_projector.{k}": v for k, v in self.audio_projector.state_dict().items()}
+        came = {key: tuple(value.shape) for key, value in state.items()}
+        expected = {key: tuple(value.shape) for key, value in own.items()}
+        if came != expected:
+            raise ValueError(
+                f"{weights} does not fit this model: it holds {came}, expected {expected}; was it "
+                "trained with another encoder, decoder or projector shape?"
+            )
+        prefix = len("audio_projector.")
+        self.audio_projector.load_state_dict({key[prefix:]: v for key, v in state.items()})
+        return True
+
+    # Running it --------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def encode(self, audio: Tensor, sampling_rate: int) -> Tensor:
+        """Waveforms to encoder output: log-mel and the encoder, without padding to 30 s.
+
+        Args:
+            audio: (S,) or (B, S), any float dtype, -1 to 1; at most 30 s.
+            sampling_rate: Hz; resampled to 16 kHz where it differs.
+        Returns:
+            (B, T, encoder_dim), T a multiple of audio_downsample_rate.
+        """
+        audio = torch.as_tensor(audio)
+        if audio.ndim not in (1, 2):
+            raise ValueError(
+                f"audio of shape {tuple(audio.shape)} came; expected (S,) or (B, S) samples"
+            )
+        rows = audio[None] if audio.ndim == 1 else audio
+        return self._encode([load_audio(row, sampling_rate) for row in rows])[0]
+
+    def _encode(self, waveforms: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """16 kHz clips (S,) -> encoder output (B, T, encoder_dim), own lengths in frames (B,)."""
+        padded, lengths = pad_batch(waveforms, self.config.samples_per_embedding)
+        padded = keep("waveform", padded.to(self.device))
+        lengths = lengths.to(self.device)
+        mel = log_mel(padded, self.config.num_mel_bins, lengths)
+        frames = lengths // (padded.shape[1] // mel.shape[2])
+        return self.encoder(mel, frames), frames // 2
+
+    def forward(
+        self,
+        input_features: Tensor | None = None,
+        feature_lengths: Tensor | None = None,
+        labels: Tensor | None = None,
+        encoder_output: Tensor | None = None,
+        encoder_lengths: Tensor | None = None,
+    ) -> ASROutput:
+        """One training step's forward: logits and loss at the text positions only.
+
+        Args:
+            input_features: (B, M, F) log-mel, with `feature_lengths` (B,) in mel frames.
+            encoder_output: (B, T, encoder_dim), with `encoder_lengths` (B,) in encoder frames:
+                instead of the features, when they were computed before (a cache).
+            labels: (B, L) text and end token, padded with -100.
+        """
+        if (input_features is None) == (encoder_output is None) or labels is None:
+            raise ValueError("expected labels, and either input_features or encoder_output")
+        if encoder_output is None:
+            if feature_lengths is None:
+                batch, _, frames = input_features.shape
+                feature_lengths = torch.full((batch,), frames, device=input_features.device)
+            with torch.no_grad():
+                encoder_output = self.encoder(input_features, feature_lengths)
+            encoder_lengths = feature_lengths // 2
+        elif encoder_lengths is None:
+            batch, frames, _ = encoder_output.shape
+            encoder_lengths = torch.full((batch,), frames, device=encoder_output.device)
+        audio_embeddings = self.audio_projector(encoder_output)
+        audio_lengths = encoder_lengths // self.config.audio_downsample_rate
+        logits = self.decoder.text_logits(audio_embeddings, audio_lengths, labels)
+        return ASROutput(loss=token_loss(logits, labels, "mean"), logits=logits)
+
+    def _write(self, waveforms: Sequence[Tensor], **options) -> Iterator[Tensor]:
+        """The next token (B,) of each clip, until all are finished."""
+        with torch.no_grad():
+            encoder_output, lengths = self._encode(waveforms)
+            audio_embeddings = self.audio_projector(encoder_output)
+        lengths = lengths // self.config.audio_downsample_rate
+        return self.decoder.write(audio_embeddings, lengths, **options)
+
+    @torch.no_grad()
+    def generate(
+        self, waveforms: Sequence[Tensor], max_new_tokens: int | None = None, **options
+    ) -> list[Tensor]:
+        """Clips (S,) at 16 kHz, at most 30 s each -> the token ids written for each, on the CPU.
+
+        The end token is included where it was written. Options: see `TextDecoder.write`.
+        """
+        steps = [t.cpu() for t in self._write(waveforms, max_new_tokens=max_new_tokens, **options)]
+        rows = torch.stack(steps, dim=1) if steps else torch.empty(len(waveforms), 0).long()
+        return [self._until_end(row) for row in rows]
+
+    def _until_end(self, row: Tensor) -> Tensor:
+        ends = (row == self.decoder.end_id).nonzero()
+        return row[: int(ends[0]) + 1] if len(ends) else row
+
+    def transcribe(
+        self,
+        audio,
+        sampling_rate: int | None = None,
+        *,
+        batch_size: int = 8,
+        max_new_tokens: int | None = None,
+    ) -> str | list[str]:
+        """Speech to text.
+
+        Args:
+            audio: one clip, or a list of clips, each anything `load_audio` takes, of any length:
+                over 30 s it is split at silences and the texts are joined.
+            sampling_rate: Hz, for arrays without one.
+            batch_size: pieces decoded side by side.
+            max_new_tokens: a limit on each piece's tokens, instead of the audio's own.
+        Returns:
+            The text of one clip, or a list of texts.
+        """
+        many = isinstance(audio, list | tuple)
+        clips = audio if many else [audio]
+        pieces = [
+            (clip, piece)
+            for clip, source in enumerate(clips)
+            for piece in split_at_silences(load_audio(source, sampling_rate))
+        ]
+        order = sorted(range(len(pieces)), key=lambda i: len(pieces[i][1]))  # little padding
+        texts = [""] * len(pieces)
+        for start in range(0, len(order), batch_size):
+            chosen = order[start : start + batch_size]
+            rows = self.generate([pieces[i][1] for i in chosen], max_new_tokens)
+            for i, row in zip(chosen, rows, strict=True):
+                texts[i] = self.processor.decode(row)
+        joined = [
+            " ".join(t for (c, _), t in zip(pieces, texts, strict=True) if c == clip and t)
+            for clip in range(len(clips))
+        ]
+        return joined if many else joined[0]
+
+    def stream(self, audio, sampling_rate: int | None = None) -> Iterator[str]:
+        """Yield one clip's text as it is written, piece by piece; joined it is `transcribe`'s."""
+        pieces = split_at_silences(load_audio(audio, sampling_rate))
+        said = ""
+        for piece in pieces:
+            gap, ids, shown = (" " if said else ""), [], ""
+            for token in self._write([piece]):
+                ids.append(int(token[0]))
+                text = self.processor.decode(ids)
+                if text.endswith("\ufffd"):  # half of a character: wait for its other bytes
+                    continue
+                if len(text) > len(shown):
+                    new, shown = text[len(shown) :], text
+                    said += gap + new
+                    yield gap + new
+                    gap = ""
+
+    # Saving and loading ------------------------------------------------------------------------
+
+    def save_pretrained(self, save_directory: str | Path, push_to_hub: bool = False, **hub) -> None:
+        """Write the projector, the config and the processor; never the frozen models.
+
+        Args:
+            save_directory: made if it is not there.
+            push_to_hub: upload afterwards; see `push_to_hub`, which takes the other arguments.
+        """
+        directory = Path(save_directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        self.config.architectures = [type(self).__name__]
+        self.config.save_pretrained(directory)
+        self.processor.save_pretrained(directory)
+        state = self.audio_projector.state_dict()
+        tensors = {f"audio_projector.{key}": value.contiguous() for key, value in state.items()}
+        save_file(tensors, directory / WEIGHTS, metadata={"format": "pt"})
+        if push_to_hub:
+            self.push_to_hub(hub.pop("repo_id", directory.name), **hub)
+
+    def push_to_hub(self, repo_id: str, **hub):
+        """Upload the checkpoint. Refused while it names a frozen model that only this disk has."""
+        for part in (self.config.encoder, self.config.decoder):
+            if not part.startswith(BUNDLED) and (Path(part).exists() or not HUB_ID.fullmatch(part)):
+                raise ValueError(
+                    f"this checkpoint names the local directory {part!r}, which nobody else has; "
+                    "expected a hub id: reload it with encoder= / decoder= set to the model's hub id"
+                )
+        return super().push_to_hub(repo_id, **hub)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | Path,
+        *,
+        encoder: str | None = None,
+        decoder: str | None = None,
+        config: ASRConfig | None = None,
+        dtype: torch.dtype | str = torch.float32,
+        device: torch.device | str = "cpu",
+        revision: str | None = None,
+        token: str | None = None,
+        cache_dir: str | Path | None = None,
+        force_download: bool = False,
+        local_files_only: bool = False,
+        trust_remote_code: bool | None = None,
+        adapter_kwargs: dict | None = None,
+    ) -> "ASRModel":
+        """Load a recogniser: the config, then the frozen models that it names, then the projector.
+
+        Args:
+            name: tiny, small, full, a directory or a hub id.
+            encoder, decoder: other frozen models than the config's; see `ASRConfig`.
+            config: use this one instead of reading it.
+            dtype: number format of the frozen models.
+            device: where to put it.
+            revision, token, cache_dir, force_download, local_files_only: of a hub download.
+            trust_remote_code: refused; a checkpoint of this class holds no code.
+            adapter_kwargs: the Auto classes pass it; there are no adapters here.
+        """
+        if trust_remote_code or adapter_kwargs:
+            raise ValueError(
+                f"trust_remote_code={trust_remote_code}, adapter_kwargs={adapter_kwargs} came; "
+                "tiny_asr runs no code from a checkpoint and has no adapters: leave both out"
+            )
+        if HUB_ID.fullmatch(str(name)) and not Path(name).is_dir():
+            name = load_or_explain(
+                snapshot_download,
+                "model",
+                str(name),
+                revision=revision,
+                token=token,
+                cache_dir=cache_dir,
+                force_download=force_download,
+                local_files_only=local_files_only,
+            )
+        if config is None:
+            config = ASRConfig.from_pretrained(name, encoder=encoder, decoder=decoder)
+        if isinstance(dtype, str):
+            dtype = torch.float32 if dtype == "auto" else getattr(torch, dtype)
+        return cls(config, dtype).to(device)
+
+
+def token_loss(logits: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
+    """Cross-entropy of the target tokens in float32; -100 is left out.
+
+    Args:
+        logits: (B, L, V) scores for each target.
+        labels: (B, L).
+        reduction: "mean" over the targets, or "sum", to divide by a global count.
+    """
+    return F.cross_entropy(
+        logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORE, reduction=reduction
+    )
+
+
+def _fresh_projector(config: ASRConfig, token_embeddings: Tensor) -> AudioProjector:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        projector = AudioProjector(config).float()
+    projector.set_output_scale(token_embeddings)
+    return projector
+
+
+@contextmanager
+def _progress_for(source: str) -> Iterator[None]:
+    """Progress bars for a model from the hub, which may take minutes; none for one on this disk."""
+    shown = hf_logging.is_progress_bar_enabled()
+    if Path(source).is_dir():
+        hf_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            hf_logging.enable_progress_bar()
+
+
+def _load_frozen(part: str, name: str, config, dtype: torch.dtype, untrained: list[str]):
+    """A frozen model with its weights; a bundled one that has none yet gets seeded random ones."""
+    source = resolve_source(name, part)
+    has_weights = not Path(source).is_dir() or any(Path(source).glob("*.safetensors"))
+    loader = EncoderOfCheckpoint if part == "encoder" else AutoModelForCausalLM
+    if has_weights:
+        options = {"dtype": dtype, "use_safetensors": True}
+        if part == "encoder":
+            options["key_mapping"] = HUB_PREFIX
+        with _progress_for(source):
+            return load_or_explain(loader.from_pretrained, part, name, **options)
+    if not name.startswith(BUNDLED):
+        raise ValueError(
+            f"the {part} directory {name!r} holds no *.safetensors; expected a checkpoint in the "
+            "hub's layout (other weight formats run code when they are loaded, and are refused)"
+        )
+    untrained.append(part)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        model = loader(config) if part == "encoder" else loader.from_config(config)
+    return model.to(dtype)
+
+
+AutoConfig.register(ASRConfig.model_type, ASRConfig, exist_ok=True)
+AutoModel.register(ASRConfig, ASRModel, exist_ok=True)
+AutoModelForSpeechSeq2Seq.register(ASRConfig, ASRModel, exist_ok=True)  # for pipeline(...)
+AutoProcessor.register(ASRConfig, ASRProcessor, exist_ok=True)

@@ -1,0 +1,69 @@
+"""AudioProjector: the one part that is trained.
+
+The encoder speaks in frames of `encoder_dim`, 50 a second; the decoder reads embeddings of
+`llm_dim`. The projector bridges that gap. It stacks neighbouring frames, so that the decoder has a
+fifth of the positions to read, and maps each stack into the decoder's embedding space with two
+linear layers. This is the recipe of SLAM-ASR (Ma et al. 2024), the simplest known to work with both
+sides frozen.
+
+Its output is normalised to the loudness (RMS) of the decoder's own token embeddings. Without that,
+a fresh projector's output is many times quieter or louder than the tokens beside it, and the frozen
+decoder passes hardly any gradient back.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from tiny_asr.config import ASRConfig
+from tiny_asr.tracing import stage
+
+
+@stage("stacked_frames")
+def stack_frames(encoder_output: Tensor, audio_downsample_rate: int) -> Tensor:
+    """Lay `audio_downsample_rate` neighbouring frames side by side: less time, more width.
+
+    Args:
+        encoder_output: (B, T, encoder_dim), T a multiple of audio_downsample_rate.
+    """
+    batch, frames, dim = encoder_output.shape
+    if frames % audio_downsample_rate:
+        raise ValueError(
+            f"{frames} encoder frames came; expected a multiple of audio_downsample_rate = "
+            f"{audio_downsample_rate}: pad the waveform to a multiple of "
+            f"{320 * audio_downsample_rate} samples, as model.encode does"
+        )
+    stacks = frames // audio_downsample_rate
+    return encoder_output.reshape(batch, stacks, audio_downsample_rate * dim)
+
+
+class AudioProjector(nn.Module):
+    """Stack frames, linear, GELU, linear, and an RMS norm that sets the output's scale.
+
+    Its parameters stay in float32 whatever the frozen models use: small gradients vanish in
+    float16, where facts from practice are NaN losses.
+    """
+
+    def __init__(self, config: ASRConfig):
+        super().__init__()
+        self.audio_downsample_rate = config.audio_downsample_rate
+        stacked_dim = config.audio_downsample_rate * config.encoder_dim
+        self.linear1 = nn.Linear(stacked_dim, config.projector_hidden_dim)
+        self.activation = nn.GELU()
+        self.linear2 = nn.Linear(config.projector_hidden_dim, config.llm_dim)
+        norm = nn.RMSNorm(config.llm_dim, eps=1e-6) if config.projector_output_norm else nn.Identity()
+        self.output_norm = norm
+
+    def set_output_scale(self, token_embeddings: Tensor) -> None:
+        """Make the output as loud as the decoder's token embeddings (V, llm_dim) are on average."""
+        if isinstance(self.output_norm, nn.RMSNorm):
+            rms = token_embeddings.detach().float().pow(2).mean().sqrt()
+            nn.init.constant_(self.output_norm.weight, rms.item())
+
+    @stage("audio_embeddings")
+    def forward(self, encoder_output: Tensor) -> Tensor:
+        """Translate encoder frames (B, T, encoder_dim) for the decoder; always float32 weights.
+
+        Under autocast the two matrix products run in the autocast dtype.
+        """
+        stacked = stack_frames(encoder_output.to(self.linear1.weight.dtype), self.audio_downsample_rate)
+        return self.output_norm(self.linear2(self.activation(self.linear1(stacked))))
