@@ -9,6 +9,7 @@ import os
 import re
 from pathlib import Path
 
+from huggingface_hub import snapshot_download
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig
 
 from tiny_asr.prompt import default_end_token, default_prompt, split_prompt
@@ -76,14 +77,22 @@ def resolve_source(name: str | Path, what: str = "model") -> str:
     )
 
 
-def resolve_checkpoint(name: str | Path) -> str:
-    """Like `resolve_source`, for a whole recogniser: a pair's name (tiny, small, full) works too."""
+def resolve_checkpoint(name: str | Path, **hub) -> str:
+    """The directory of a recogniser's checkpoint; one from the hub is downloaded (a few MB).
+
+    Args:
+        name: one of the pairs tiny, small, full, or as in `resolve_source`.
+        hub: revision, token, cache_dir, force_download, local_files_only.
+    """
     if str(name) in PAIRS:
         return resolve_source(f"{BUNDLED}{name}-asr")
     try:
-        return resolve_source(name)
+        source = resolve_source(name)
     except ValueError as error:
         raise ValueError(f"{error}, or one of the pairs: {', '.join(PAIRS)}") from None
+    if Path(source).is_dir():
+        return source
+    return load_or_explain(snapshot_download, "model", source, **hub)
 
 
 def load_or_explain(load, what: str, name: str, **options):
@@ -96,7 +105,7 @@ def load_or_explain(load, what: str, name: str, **options):
         advice = (
             "is it complete and in the hub's layout?"
             if Path(source).is_dir()
-            else "without network (or with HF_HUB_OFFLINE=1), name a local copy, or use --model tiny"
+            else "without network, or with HF_HUB_OFFLINE=1, name a local copy or use --model tiny"
         )
         raise ValueError(f"cannot load the {what} {name!r}: {reason} ({advice})") from error
 
@@ -141,8 +150,8 @@ class ASRConfig(PretrainedConfig):
         self.encoder_config = _part_config(encoder_config, "encoder", self.encoder)
         if self.encoder_config.model_type != "whisper":
             raise ValueError(
-                f"the encoder {encoder!r} is a {self.encoder_config.model_type!r} model; expected a "
-                "Whisper checkpoint"
+                f"the encoder {encoder!r} is a {self.encoder_config.model_type!r} model; "
+                "expected a Whisper checkpoint"
             )
         self.decoder = str(decoder)
         self.decoder_config = _part_config(decoder_config, "decoder", self.decoder)
@@ -182,6 +191,12 @@ class ASRConfig(PretrainedConfig):
         """Samples of the waveform behind one audio embedding: 320 an encoder frame, stacked."""
         return 320 * self.audio_downsample_rate
 
+    @property
+    def max_seconds(self) -> float:
+        """The longest clip that is encoded in one piece: 30 s, or the whole embeddings in it."""
+        embeddings = self.encoder_config.max_source_positions // self.audio_downsample_rate
+        return embeddings * self.samples_per_embedding / 16_000
+
     @classmethod
     def from_pretrained(
         cls,
@@ -189,6 +204,11 @@ class ASRConfig(PretrainedConfig):
         *,
         encoder: str | None = None,
         decoder: str | None = None,
+        revision: str | None = None,
+        token: str | None = None,
+        cache_dir: str | Path | None = None,
+        force_download: bool = False,
+        local_files_only: bool = False,
         **kwargs,
     ) -> "ASRConfig":
         """Read a checkpoint's config, with another encoder or decoder in it if asked.
@@ -200,12 +220,21 @@ class ASRConfig(PretrainedConfig):
         Args:
             name: tiny, small, full, a directory or a hub id.
             encoder, decoder: override the config's, as in `ASRConfig`.
-            kwargs: passed to `PretrainedConfig.from_pretrained` (revision, token, fields to set).
+            revision, token, cache_dir, force_download, local_files_only: of a hub download.
+            kwargs: fields to set, and what the Auto classes pass besides; as in
+                `PretrainedConfig.from_pretrained`.
         """
-        source = resolve_checkpoint(name)
-        config = load_or_explain(super().from_pretrained, "model", source, **kwargs)
-        if not isinstance(config, cls):  # return_unused_kwargs, as the Auto classes ask
-            return config
+        source = resolve_checkpoint(
+            name,
+            revision=revision,
+            token=token,
+            cache_dir=cache_dir,
+            force_download=force_download,
+            local_files_only=local_files_only,
+        )
+        result = load_or_explain(super().from_pretrained, "model", source, **kwargs)
+        config = result[0] if isinstance(result, tuple) else result  # return_unused_kwargs
+        config.name_or_path = source
         overrides = {"encoder": encoder, "decoder": decoder}
         for part, other in overrides.items():
             if other is None:
@@ -219,8 +248,7 @@ class ASRConfig(PretrainedConfig):
                 if part == "decoder":
                     fresh = cls(encoder=config.encoder, decoder=config.decoder)
                     config.prompt, config.end_token = fresh.prompt, fresh.end_token
-        return config
-
+        return result
 
     def to_dict(self) -> dict:
         """As saved, without the folders of this machine that the parts' configs were read from."""
@@ -241,5 +269,5 @@ def _part_config(given, what: str, source: str) -> PretrainedConfig:
 
 
 def _identity(part: str, config: PretrainedConfig) -> list:
-    """What tells two models of one family apart; Whisper's vocabulary tells .en from multilingual."""
+    """What tells two models apart; Whisper's vocabulary tells .en from multilingual."""
     return [getattr(config, field) for field in IDENTITY[part]]

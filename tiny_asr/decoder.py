@@ -99,7 +99,9 @@ class TextDecoder(nn.Module):
         positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
         return Spliced(torch.cat(embeddings, dim=1), mask, positions)
 
-    def text_logits(self, audio_embeddings: Tensor, audio_lengths: Tensor, labels: Tensor) -> Tensor:
+    def text_logits(
+        self, audio_embeddings: Tensor, audio_lengths: Tensor, labels: Tensor
+    ) -> Tensor:
         """Scores for every target token, given the audio and the true text before it.
 
         The logits at the prompt's last position score the first target, and so on: only these L
@@ -174,7 +176,7 @@ class TextDecoder(nn.Module):
 def choose_token(
     logits: Tensor, temperature: float = 0.0, generator: torch.Generator | None = None
 ) -> Tensor:
-    """Pick the next token (B,) from its logits (B, V): the likeliest, or a draw at a temperature."""
+    """The next token (B,) from its logits (B, V): the likeliest, or a draw at a temperature."""
     if temperature < 0:
         raise ValueError(f"temperature {temperature} came; expected 0 (greedy) or more")
     if temperature == 0:

@@ -34,12 +34,12 @@ def choose_device(device: str = "auto", dtype: str = "auto") -> Choice:
         raise ValueError(f"unknown device {device!r}; expected auto, cpu, cuda or cuda:N")
     if kind == "cuda":
         if not torch.cuda.is_available():
-            raise ValueError(f"device {device!r} was asked for, but torch sees no CUDA GPU; use cpu")
+            raise ValueError(f"{device!r} was asked for, but torch sees no CUDA GPU; use cpu")
         index = name.partition(":")[2] or "0"
         if not index.isdigit() or int(index) >= torch.cuda.device_count():
             raise ValueError(
-                f"device {device!r} is not here; this machine has {torch.cuda.device_count()} GPUs, "
-                "numbered from cuda:0"
+                f"device {device!r} is not here; this machine has "
+                f"{torch.cuda.device_count()} GPUs, numbered from cuda:0"
             )
     if dtype == "auto":
         if kind == "cpu":

@@ -67,7 +67,7 @@ class AudioEncoder(nn.Module):
         """The two convolutions and the positions: what enters the first attention layer.
 
         Returns:
-            (B, T, encoder_dim), and the attention mask for the layers, None where no clip is padded.
+            (B, T, encoder_dim), and the layers' attention mask, None where no clip is padded.
         """
         self._check(log_mel)
         whisper, frames = self.whisper, log_mel.shape[-1]

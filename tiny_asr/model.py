@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from huggingface_hub import snapshot_download
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
@@ -29,7 +28,7 @@ from transformers import (
 from transformers.utils import ModelOutput
 from transformers.utils import logging as hf_logging
 
-from tiny_asr.audio import SAMPLE_RATE, load_audio, log_mel, pad_batch, split_at_silences
+from tiny_asr.audio import HOP_LENGTH, load_audio, log_mel, pad_batch, split_at_silences
 from tiny_asr.config import BUNDLED, HUB_ID, ASRConfig, load_or_explain, resolve_source
 from tiny_asr.decoder import IGNORE, TextDecoder
 from tiny_asr.encoder import HUB_PREFIX, AudioEncoder, EncoderOfCheckpoint
@@ -134,15 +133,23 @@ class ASRModel(PreTrainedModel):
                 f"audio of shape {tuple(audio.shape)} came; expected (S,) or (B, S) samples"
             )
         rows = audio[None] if audio.ndim == 1 else audio
-        return self._encode([load_audio(row, sampling_rate) for row in rows])[0]
+        clips = [load_audio(row, sampling_rate) for row in rows]
+        padded, lengths = pad_batch(clips, self.config.samples_per_embedding)
+        return self.encode_batch(padded, lengths)[0]
 
-    def _encode(self, waveforms: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """16 kHz clips (S,) -> encoder output (B, T, encoder_dim), own lengths in frames (B,)."""
-        padded, lengths = pad_batch(waveforms, self.config.samples_per_embedding)
-        padded = keep("waveform", padded.to(self.device))
-        lengths = lengths.to(self.device)
-        mel = log_mel(padded, self.config.num_mel_bins, lengths)
-        frames = lengths // (padded.shape[1] // mel.shape[2])
+    @torch.no_grad()
+    def encode_batch(self, padded: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """What `pad_batch` gives, through log-mel and the encoder.
+
+        Args:
+            padded: (B, S) at 16 kHz, on any device.
+            lengths: each clip's own samples (B,), multiples of `config.samples_per_embedding`.
+        Returns:
+            Encoder output (B, T, encoder_dim), and each clip's own encoder frames (B,).
+        """
+        padded, lengths = padded.to(self.device), lengths.to(self.device)
+        mel = log_mel(keep("waveform", padded), self.config.num_mel_bins, lengths)
+        frames = lengths // HOP_LENGTH
         return self.encoder(mel, frames), frames // 2
 
     def forward(
@@ -180,8 +187,9 @@ class ASRModel(PreTrainedModel):
 
     def _write(self, waveforms: Sequence[Tensor], **options) -> Iterator[Tensor]:
         """The next token (B,) of each clip, until all are finished."""
+        padded, lengths = pad_batch(waveforms, self.config.samples_per_embedding)
         with torch.no_grad():
-            encoder_output, lengths = self._encode(waveforms)
+            encoder_output, lengths = self.encode_batch(padded, lengths)
             audio_embeddings = self.audio_projector(encoder_output)
         lengths = lengths // self.config.audio_downsample_rate
         return self.decoder.write(audio_embeddings, lengths, **options)
@@ -201,6 +209,10 @@ class ASRModel(PreTrainedModel):
     def _until_end(self, row: Tensor) -> Tensor:
         ends = (row == self.decoder.end_id).nonzero()
         return row[: int(ends[0]) + 1] if len(ends) else row
+
+    def _pieces(self, audio, sampling_rate: int | None) -> list[Tensor]:
+        """A clip (S,), split at silences where it is longer than the encoder can take."""
+        return split_at_silences(load_audio(audio, sampling_rate), self.config.max_seconds)
 
     def transcribe(
         self,
@@ -226,7 +238,7 @@ class ASRModel(PreTrainedModel):
         pieces = [
             (clip, piece)
             for clip, source in enumerate(clips)
-            for piece in split_at_silences(load_audio(source, sampling_rate))
+            for piece in self._pieces(source, sampling_rate)
         ]
         order = sorted(range(len(pieces)), key=lambda i: len(pieces[i][1]))  # little padding
         texts = [""] * len(pieces)
@@ -243,9 +255,8 @@ class ASRModel(PreTrainedModel):
 
     def stream(self, audio, sampling_rate: int | None = None) -> Iterator[str]:
         """Yield one clip's text as it is written, piece by piece; joined it is `transcribe`'s."""
-        pieces = split_at_silences(load_audio(audio, sampling_rate))
         said = ""
-        for piece in pieces:
+        for piece in self._pieces(audio, sampling_rate):
             gap, ids, shown = (" " if said else ""), [], ""
             for token in self._write([piece]):
                 ids.append(int(token[0]))
@@ -284,7 +295,7 @@ class ASRModel(PreTrainedModel):
             if not part.startswith(BUNDLED) and (Path(part).exists() or not HUB_ID.fullmatch(part)):
                 raise ValueError(
                     f"this checkpoint names the local directory {part!r}, which nobody else has; "
-                    "expected a hub id: reload it with encoder= / decoder= set to the model's hub id"
+                    "expected a hub id: reload it with encoder= or decoder= set to the hub id"
                 )
         return super().push_to_hub(repo_id, **hub)
 
@@ -323,19 +334,17 @@ class ASRModel(PreTrainedModel):
                 f"trust_remote_code={trust_remote_code}, adapter_kwargs={adapter_kwargs} came; "
                 "tiny_asr runs no code from a checkpoint and has no adapters: leave both out"
             )
-        if HUB_ID.fullmatch(str(name)) and not Path(name).is_dir():
-            name = load_or_explain(
-                snapshot_download,
-                "model",
-                str(name),
+        if config is None:
+            config = ASRConfig.from_pretrained(
+                name,
+                encoder=encoder,
+                decoder=decoder,
                 revision=revision,
                 token=token,
                 cache_dir=cache_dir,
                 force_download=force_download,
                 local_files_only=local_files_only,
             )
-        if config is None:
-            config = ASRConfig.from_pretrained(name, encoder=encoder, decoder=decoder)
         if isinstance(dtype, str):
             dtype = torch.float32 if dtype == "auto" else getattr(torch, dtype)
         return cls(config, dtype).to(device)

@@ -12,8 +12,14 @@ import torch
 from torch import Tensor
 from transformers import BatchFeature, Pipeline, ProcessorMixin
 
-from tiny_asr.audio import HOP_LENGTH, SAMPLE_RATE, SAMPLES_PER_ENCODER_FRAME
-from tiny_asr.audio import load_audio, log_mel, pad_batch
+from tiny_asr.audio import (
+    HOP_LENGTH,
+    SAMPLE_RATE,
+    SAMPLES_PER_ENCODER_FRAME,
+    load_audio,
+    log_mel,
+    pad_batch,
+)
 from tiny_asr.decoder import IGNORE
 
 
@@ -67,7 +73,7 @@ class ASRProcessor(ProcessorMixin):
         if text is not None:
             texts = [text] if isinstance(text, str) else list(text)
             if audio is not None and len(texts) != len(clips):
-                raise ValueError(f"{len(clips)} clips and {len(texts)} texts came; expected as many")
+                raise ValueError(f"{len(clips)} clips, {len(texts)} texts came; expected as many")
             batch["labels"] = self.labels(texts).to(device)
         return BatchFeature(batch)
 
@@ -118,9 +124,9 @@ class ASRPipeline(Pipeline):
         return {"waveform": load_audio(inputs, sampling_rate)}
 
     def _forward(self, inputs: dict, max_new_tokens: int | None = None) -> dict:
-        return {
-            "text": self.model.transcribe(inputs["waveform"], SAMPLE_RATE, max_new_tokens=max_new_tokens)
-        }
+        waveform = inputs["waveform"]
+        text = self.model.transcribe(waveform, SAMPLE_RATE, max_new_tokens=max_new_tokens)
+        return {"text": text}
 
     def postprocess(self, outputs: dict) -> dict:
         """The text, as the stock pipeline returns it."""

@@ -11,7 +11,6 @@ a fresh projector's output is many times quieter or louder than the tokens besid
 decoder passes hardly any gradient back.
 """
 
-import torch
 from torch import Tensor, nn
 
 from tiny_asr.config import ASRConfig
@@ -39,8 +38,8 @@ def stack_frames(encoder_output: Tensor, audio_downsample_rate: int) -> Tensor:
 class AudioProjector(nn.Module):
     """Stack frames, linear, GELU, linear, and an RMS norm that sets the output's scale.
 
-    Its parameters stay in float32 whatever the frozen models use: small gradients vanish in
-    float16, where facts from practice are NaN losses.
+    Its parameters stay in float32 whatever the frozen models use: trained in float16 they turn
+    into NaN.
     """
 
     def __init__(self, config: ASRConfig):
@@ -50,7 +49,9 @@ class AudioProjector(nn.Module):
         self.linear1 = nn.Linear(stacked_dim, config.projector_hidden_dim)
         self.activation = nn.GELU()
         self.linear2 = nn.Linear(config.projector_hidden_dim, config.llm_dim)
-        norm = nn.RMSNorm(config.llm_dim, eps=1e-6) if config.projector_output_norm else nn.Identity()
+        norm = (
+            nn.RMSNorm(config.llm_dim, eps=1e-6) if config.projector_output_norm else nn.Identity()
+        )
         self.output_norm = norm
 
     def set_output_scale(self, token_embeddings: Tensor) -> None:
@@ -65,5 +66,7 @@ class AudioProjector(nn.Module):
 
         Under autocast the two matrix products run in the autocast dtype.
         """
-        stacked = stack_frames(encoder_output.to(self.linear1.weight.dtype), self.audio_downsample_rate)
+        stacked = stack_frames(
+            encoder_output.to(self.linear1.weight.dtype), self.audio_downsample_rate
+        )
         return self.output_norm(self.linear2(self.activation(self.linear1(stacked))))
