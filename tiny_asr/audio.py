@@ -22,6 +22,8 @@ import torch.nn.functional as F
 import torchaudio
 from transformers.audio_utils import mel_filter_bank
 
+from tiny_asr.tracing import stage
+
 SAMPLE_RATE = 16_000  # samples a second; holds frequencies up to half of it, 8 kHz
 N_FFT = 400  # 25 ms of sound under one window: a few periods of the lowest voice
 HOP_LENGTH = 160  # 10 ms from one window to the next, so neighbours overlap
@@ -206,6 +208,7 @@ def _spectrogram_and_filters(num_mel_bins: int, device: torch.device):
     return spectrogram.to(device), torch.from_numpy(filters.T).to(device, torch.float32)
 
 
+@stage("log_mel")
 def log_mel(
     waveforms: torch.Tensor, num_mel_bins: int, lengths: torch.Tensor | None = None
 ) -> torch.Tensor:

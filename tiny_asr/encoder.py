@@ -75,12 +75,13 @@ class AudioEncoder(nn.Module):
         log_mel = log_mel.to(self.dtype)
         hidden = F.gelu(whisper.conv1(log_mel))
         if padded:
-            hidden = hidden * frame_mask(lengths, frames)[:, None]
+            hidden = hidden * frame_mask(lengths.to(hidden.device), frames)[:, None]
         hidden = F.gelu(whisper.conv2(keep("conv1", hidden)))
         hidden = keep("conv2", hidden).transpose(1, 2)
         hidden = hidden + whisper.embed_positions.weight[: hidden.shape[1]]
         if not padded:
             return hidden, None
+        lengths = lengths.to(hidden.device)
         mask = create_bidirectional_mask(
             config=whisper.config,
             inputs_embeds=hidden,

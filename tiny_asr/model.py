@@ -143,14 +143,15 @@ class ASRModel(PreTrainedModel):
 
         Args:
             padded: (B, S) at 16 kHz, on any device.
-            lengths: each clip's own samples (B,), multiples of `config.samples_per_embedding`.
+            lengths: each clip's own samples (B,), multiples of `config.samples_per_embedding`;
+                best on the CPU, where looking at them does not wait for a GPU.
         Returns:
             Encoder output (B, T, encoder_dim), and each clip's own encoder frames (B,).
         """
-        padded, lengths = padded.to(self.device), lengths.to(self.device)
-        mel = log_mel(keep("waveform", padded), self.config.num_mel_bins, lengths)
+        padded = keep("waveform", padded.to(self.device))
+        mel = log_mel(padded, self.config.num_mel_bins, lengths)
         frames = lengths // HOP_LENGTH
-        return self.encoder(mel, frames), frames // 2
+        return self.encoder(mel, frames), (frames // 2).to(self.device)
 
     def forward(
         self,

@@ -91,11 +91,6 @@ class Recorded:
     tensor: Tensor
     seconds: float
 
-    @property
-    def numbers(self) -> int:
-        """How many numbers the tensor holds."""
-        return self.tensor.numel()
-
 
 @dataclass
 class Recorder:
@@ -222,50 +217,84 @@ class Trace:
         """A stage's tensor by its name in the contract."""
         return self.stages[name].tensor
 
-    def rows(self) -> list[dict[str, str]]:
-        """The table's rows: stage, shape in symbols and numbers, numbers a second, meaning."""
+    def table(self) -> "Table":
+        """Each stage with its shape in symbols and in numbers, and how many numbers a second."""
         seconds = self.sizes["S"] / 16_000
-        return [
-            {
-                "stage": name,
-                "axes": recorded.stage.shape,
-                "shape": " x ".join(map(str, recorded.tensor.shape)),
-                "numbers": f"{recorded.numbers:,}".replace(",", " "),
-                "per second": f"{recorded.numbers / seconds:,.0f}".replace(",", " "),
-                "meaning": recorded.stage.meaning,
-            }
-            for name, recorded in self.stages.items()
-        ]
+        return Table(
+            [
+                {
+                    "stage": name,
+                    "axes": recorded.stage.shape,
+                    "shape": " x ".join(map(str, recorded.tensor.shape)),
+                    "numbers/s": f"{recorded.tensor.numel() / seconds:,.0f}".replace(",", " "),
+                    "meaning": recorded.stage.meaning,
+                }
+                for name, recorded in self.stages.items()
+            ]
+        )
 
     @property
     def warning(self) -> str:
         """What must stand beside any text of this trace: which parts are untrained, or nothing."""
         if not self.untrained:
             return ""
-        return f"untrained: {', '.join(self.untrained)} (random weights, so the text means nothing)"
+        return f"untrained: {', '.join(self.untrained)} (random weights: the text means nothing)"
 
     def __str__(self) -> str:
-        """A table for a terminal of 80 columns, two lines a stage."""
+        """For a terminal of 80 columns, two lines a stage."""
         lines = []
-        for row in self.rows():
-            lines.append(f"{row['stage']:<18} {row['shape']:<16} {row['axes']}")
-            lines.append(f"{'':<18} {row['per second'] + ' numbers/s':<16} {row['meaning']}")
+        for row in self.table().rows:
+            lines.append(f"{row['stage']:<18} {row['shape']:<18} {row['axes']}")
+            lines.append(f"{'':<18} {row['numbers/s'] + ' numbers/s':<18} {row['meaning']}")
         lines.append(f"{'text':<18} {self.text!r}")
         if self.warning:
             lines.append(f"{'':<18} {self.warning}")
         return "\n".join(lines)
 
+
+@dataclass(frozen=True)
+class Table:
+    """Rows with the same keys, shown as a table in a notebook and as text elsewhere."""
+
+    rows: list[dict[str, str]]
+
+    def __str__(self) -> str:
+        widths = {k: max(len(k), *(len(row[k]) for row in self.rows)) for k in self.rows[0]}
+        lines = [dict(zip(widths, widths, strict=True)), *self.rows]
+        return "\n".join(
+            "  ".join(f"{row[key]:<{width}}" for key, width in widths.items()).rstrip()
+            for row in lines
+        )
+
+    __repr__ = __str__
+
     def _repr_html_(self) -> str:
-        """The same as a table in a notebook."""
-        rows = self.rows()
-        head = "".join(f"<th scope='col'>{escape(key)}</th>" for key in rows[0])
+        head = "".join(f"<th scope='col'>{escape(key)}</th>" for key in self.rows[0])
         cells = (
             "".join(f"<td style='text-align:left'>{escape(value)}</td>" for value in row.values())
-            for row in rows
+            for row in self.rows
         )
         body = "".join(f"<tr>{row}</tr>" for row in cells)
-        text = escape(f"text: {self.text!r} {self.warning}")
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table><p>{text}</p>"
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def contract_table(*names: str) -> Table:
+    """The contract as a table: all stages, or the named ones (what flows into and out of a lesson).
+
+    Args:
+        names: of stages in `CONTRACT`.
+    """
+    return Table(
+        [
+            {"stage": line.name, "shape": line.shape, "kind": line.kind, "meaning": line.meaning}
+            for line in (CONTRACT[name] for name in names or CONTRACT)
+        ]
+    )
+
+
+def axes_table() -> Table:
+    """The symbols of the axes and what they count."""
+    return Table([{"axis": symbol, "counts": meaning} for symbol, meaning in AXES.items()])
 
 
 @torch.no_grad()
