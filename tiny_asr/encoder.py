@@ -72,16 +72,18 @@ class AudioEncoder(nn.Module):
         self._check(log_mel)
         whisper, frames = self.whisper, log_mel.shape[-1]
         padded = lengths is not None and bool((lengths < frames).any())
-        log_mel = log_mel.to(self.dtype)
-        hidden = F.gelu(whisper.conv1(log_mel))
+        hidden = log_mel.to(self.dtype)
         if padded:
-            hidden = hidden * frame_mask(lengths.to(hidden.device), frames)[:, None]
+            lengths = lengths.to(hidden.device)
+            own = frame_mask(lengths, frames)[:, None]
+            hidden = F.gelu(whisper.conv1(hidden * own)) * own
+        else:
+            hidden = F.gelu(whisper.conv1(hidden))
         hidden = F.gelu(whisper.conv2(keep("conv1", hidden)))
         hidden = keep("conv2", hidden).transpose(1, 2)
         hidden = hidden + whisper.embed_positions.weight[: hidden.shape[1]]
         if not padded:
             return hidden, None
-        lengths = lengths.to(hidden.device)
         mask = create_bidirectional_mask(
             config=whisper.config,
             inputs_embeds=hidden,

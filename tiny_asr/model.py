@@ -79,7 +79,8 @@ class ASRModel(PreTrainedModel):
         tokenizer = load_or_explain(AutoTokenizer.from_pretrained, "decoder", config.decoder)
         self.encoder = AudioEncoder(whisper)
         self.decoder = TextDecoder(language_model, tokenizer, config.prompt, config.end_token)
-        self.audio_projector = _fresh_projector(config, self.decoder.token_embeddings)
+        self.audio_projector = AudioProjector(config)
+        self.reset_projector()
         self.processor = ASRProcessor(
             tokenizer, config.num_mel_bins, config.audio_downsample_rate, config.end_token
         )
@@ -96,6 +97,14 @@ class ASRModel(PreTrainedModel):
 
     def init_weights(self) -> None:
         """Nothing: the frozen weights came from their checkpoints, the projector is initialised."""
+
+    def reset_projector(self, seed: int = SEED) -> None:
+        """Give the projector fresh weights that depend on `seed` alone, as loud as the tokens."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            fresh = AudioProjector(self.config)
+        fresh.set_output_scale(self.decoder.token_embeddings)
+        self.audio_projector.load_state_dict(fresh.state_dict())
 
     def _load_projector(self, checkpoint: str | None) -> bool:
         """Load the projector strictly from a checkpoint; False if the checkpoint has no weights."""
@@ -362,14 +371,6 @@ def token_loss(logits: Tensor, labels: Tensor, reduction: str = "mean") -> Tenso
     return F.cross_entropy(
         logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORE, reduction=reduction
     )
-
-
-def _fresh_projector(config: ASRConfig, token_embeddings: Tensor) -> AudioProjector:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(SEED)
-        projector = AudioProjector(config).float()
-    projector.set_output_scale(token_embeddings)
-    return projector
 
 
 @contextmanager

@@ -64,9 +64,10 @@ class AudioProjector(nn.Module):
     def forward(self, encoder_output: Tensor) -> Tensor:
         """Translate encoder frames (B, T, encoder_dim) for the decoder; always float32 weights.
 
-        Under autocast the two matrix products run in the autocast dtype.
+        Under autocast the two matrix products run in the autocast dtype, the norm in float32.
         """
         stacked = stack_frames(
             encoder_output.to(self.linear1.weight.dtype), self.audio_downsample_rate
         )
-        return self.output_norm(self.linear2(self.activation(self.linear1(stacked))))
+        hidden = self.linear2(self.activation(self.linear1(stacked)))
+        return self.output_norm(hidden.float())

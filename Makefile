@@ -1,0 +1,61 @@
+# One command from a bare clone to a running class room. Needs GNU make and Python 3.11 or newer.
+
+PYTHON ?= python3
+LAB_FLAGS ?=
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+# A folder of wheels made by `make wheelhouse` is the only source of packages where it exists.
+ifneq ($(wildcard wheelhouse/*.whl),)
+PIP_FROM := --no-index --find-links wheelhouse
+endif
+
+# Jupyter refuses to start as root unless told; in a container root is all there is.
+ifeq ($(shell id -u),0)
+AS_ROOT := --allow-root
+endif
+
+# The kernel called python3 is the one inside .venv, even if the user has registered another.
+export JUPYTER_PREFER_ENV_PATH = 1
+
+.DEFAULT_GOAL := help
+.PHONY: help lab test trace notebooks lint wheelhouse clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
+
+lab: $(STAMP)  ## open the first notebook in JupyterLab (localhost only; LAB_FLAGS=--no-browser)
+	$(BIN)/python -m jupyterlab --ip=127.0.0.1 --ServerApp.root_dir="$(CURDIR)" $(AS_ROOT) \
+		--LabApp.default_url=/lab/tree/notebooks/00_one_clip_all_the_way.ipynb $(LAB_FLAGS)
+
+test: $(STAMP)  ## run the tests, and every notebook with its outputs compared
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope \
+		--nbval --nbval-current-env --nbval-cell-timeout=300 tests notebooks
+
+trace: $(STAMP)  ## follow the bundled clip through every stage; pictures in trace/
+	$(BIN)/tiny-asr trace --out trace
+
+notebooks: $(STAMP)  ## run every notebook again and store its outputs
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python notebooks/execute.py notebooks/*.ipynb
+
+lint: $(STAMP)  ## check style and formatting
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+
+wheelhouse: $(BIN)/pip  ## download what `make lab` needs without a network (this platform only)
+	$(BIN)/python -m pip download -d wheelhouse -c constraints.txt '.[dev]' pip setuptools
+
+clean:  ## delete .venv and everything generated, but not wheelhouse/
+	rm -rf .venv trace build dist .pytest_cache .ruff_cache
+
+# pip comes last when a virtual environment is made: where it is missing, making it broke off.
+$(BIN)/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo \
+		"tiny_asr needs Python 3.11 or newer, and $(PYTHON) is not: try 'make PYTHON=python3.12 lab'" \
+		"with the name of one that is" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+
+# One pip command for everything: torch and torchaudio must be chosen together.
+$(STAMP): pyproject.toml constraints.txt | $(BIN)/pip
+	$(BIN)/python -m pip install $(PIP_FROM) -c constraints.txt -e '.[dev]'
+	@touch $@

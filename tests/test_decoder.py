@@ -1,0 +1,362 @@
+"""The decoder: the splice by hand, rows in a batch as if alone, writing with a cache as without."""
+
+import pytest
+import torch
+from fixtures_models import (
+    ARCHITECTURES,
+    LLM_DIM,
+    decoder_dir,
+    decoder_of,
+    encoder_dir,
+    pair,
+    talkative,
+    talkative_decoder_dir,
+)
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GPT2Config,
+    GPT2LMHeadModel,
+    MistralConfig,
+    MistralForCausalLM,
+)
+
+from tiny_asr import ASRConfig, ASRModel, TextDecoder
+from tiny_asr.decoder import EXTRA_TOKENS, IGNORE, choose_token
+from tiny_asr.model import token_loss
+from tiny_asr.prompt import AUDIO_MARKER, split_prompt
+
+LENGTHS = torch.tensor([3, 9, 6])  # audio embeddings of the three clips below
+ROWS = range(len(LENGTHS))
+PROMPTS = ("<audio>Transcript: ", "Transcript: <audio>", "<audio>", "Say <audio>, then stop: ")
+
+both = pytest.mark.parametrize("architecture", ARCHITECTURES)
+
+
+def audio(scale: float = 1.0, seed: int = 0) -> torch.Tensor:
+    """Audio embeddings (3, 9, llm_dim); what is behind a clip's own length is loud nonsense."""
+    embeddings = torch.randn(3, 9, LLM_DIM, generator=torch.Generator().manual_seed(seed))
+    beyond = torch.arange(9) >= LENGTHS[:, None]
+    return scale * embeddings.masked_fill(beyond[..., None], 50.0)
+
+
+def own(embeddings: torch.Tensor, row: int) -> torch.Tensor:
+    """One clip's own embeddings, as a batch of one."""
+    return embeddings[row : row + 1, : LENGTHS[row]]
+
+
+def labels_of(model, *texts: str) -> torch.Tensor:
+    return model.processor(text=list(texts))["labels"]
+
+
+def decoder_from(language_model, name: str, prompt: str | None = None) -> TextDecoder:
+    """Any language model, with the Llama tokenizer and its prompt."""
+    directory = decoder_of(language_model, name)
+    config = ASRConfig(encoder=encoder_dir(), decoder=directory, prompt=prompt)
+    return ASRModel(config).decoder
+
+
+def plain_row(decoder: TextDecoder, clip: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
+    """The whole input of one clip, put together by hand: no padding, no mask, no positions."""
+    parts = (decoder.embed(decoder.prompt_before), clip, decoder.embed(decoder.prompt_after))
+    return torch.cat([*parts, decoder.embed(text[None])], dim=1)
+
+
+def write(decoder: TextDecoder, embeddings, lengths, **options) -> list[list[int]]:
+    """Each row's tokens as they were yielded."""
+    steps = list(decoder.write(embeddings, lengths, **options))
+    return torch.stack(steps, dim=1).tolist() if steps else [[] for _ in lengths]
+
+
+# The splice ------------------------------------------------------------------------------------
+
+
+@both
+def test_the_prompt_is_split_before_it_is_tokenised(architecture):
+    model = pair(architecture)
+    decoder, tokenizer = model.decoder, model.processor.tokenizer
+    before, after = split_prompt(model.config.prompt)
+    assert tokenizer.decode(decoder.prompt_before[0]) == before
+    assert tokenizer.decode(decoder.prompt_after[0]) == after
+    assert decoder.prompt_length == decoder.prompt_before.numel() + decoder.prompt_after.numel()
+    assert AUDIO_MARKER not in before + after
+    assert decoder.token_embeddings.shape == (model.config.vocab_size, LLM_DIM)
+
+
+@both
+def test_splice_by_hand(architecture):
+    decoder, embeddings = pair(architecture).decoder, audio()
+    text = torch.tensor([[7, 8, 9], [7, 0, 0], [5, 6, 0]])
+    text_mask = torch.tensor([[1, 1, 1], [1, 0, 0], [1, 1, 0]]).bool()
+    spliced = decoder.splice(embeddings, LENGTHS, text, text_mask)
+    width = decoder.prompt_length + 9 + 3
+    assert spliced.embeddings.shape == (3, width, LLM_DIM)
+    assert spliced.attention_mask.shape == spliced.position_ids.shape == (3, width)
+    for row in ROWS:
+        seen = spliced.attention_mask[row].bool()
+        expected = plain_row(decoder, own(embeddings, row), text[row][text_mask[row]])[0]
+        assert torch.equal(spliced.embeddings[row][seen], expected)
+        assert spliced.position_ids[row][seen].tolist() == list(range(len(expected)))
+        assert spliced.position_ids.min() >= 0
+
+
+def test_every_rows_prompt_ends_at_the_same_column():
+    decoder = pair().decoder
+    spliced = decoder.splice(audio(), LENGTHS)
+    after = decoder.embed(decoder.prompt_after)[0]
+    for row in ROWS:
+        assert torch.equal(spliced.embeddings[row, -len(after) :], after)
+    assert spliced.attention_mask[:, -len(after) :].all()
+
+
+def test_splice_takes_the_decoders_number_format():
+    decoder = TextDecoder(
+        AutoModelForCausalLM.from_pretrained(decoder_dir(), dtype=torch.bfloat16),
+        AutoTokenizer.from_pretrained(decoder_dir()),
+        "<audio>: ",
+        "<|im_end|>",
+    )
+    assert decoder.splice(audio(), LENGTHS).embeddings.dtype == torch.bfloat16
+
+
+# Scores of a known text ------------------------------------------------------------------------
+
+
+@both
+def test_text_logits_are_a_plain_forward_of_the_language_model(architecture):
+    model = pair(architecture)
+    labels = labels_of(model, "the cat sat")
+    clip = audio()[1:2]
+    with torch.no_grad():
+        logits = model.decoder.text_logits(clip, LENGTHS[1:2], labels)
+        row = plain_row(model.decoder, clip, labels[0])
+        plain = model.decoder.language_model(inputs_embeds=row).logits
+    first = model.decoder.prompt_length + 9 - 1  # the prompt's last position scores the first token
+    assert logits.shape == (1, labels.shape[1], model.config.vocab_size)
+    torch.testing.assert_close(logits, plain[:, first:-1], atol=1e-5, rtol=0)
+
+
+def batch_against_rows(decoder: TextDecoder, embeddings, labels) -> float:
+    """The largest difference between a row's logits in the batch and alone."""
+    logits = decoder.text_logits(embeddings, LENGTHS, labels)
+    furthest = 0.0
+    for row in ROWS:
+        text = labels[row : row + 1][labels[row : row + 1] != IGNORE][None]
+        alone = decoder.text_logits(own(embeddings, row), LENGTHS[row : row + 1], text)
+        difference = logits[row, : text.shape[1]] - alone[0]
+        furthest = max(furthest, float(difference.detach().abs().max()))
+    return furthest
+
+
+@both
+def test_rows_of_a_batch_score_as_if_alone(architecture):
+    model = talkative(architecture)
+    labels = labels_of(model, "the cat sat on the mat", "", "the other one")
+    assert (labels == IGNORE).any() and (labels != IGNORE).any(dim=1).all()
+    with torch.no_grad():
+        assert batch_against_rows(model.decoder, audio(), labels) < 1e-4
+
+
+@pytest.mark.parametrize("prompt", PROMPTS)
+def test_rows_score_as_if_alone_wherever_the_prompt_has_its_audio(prompt):
+    directory = talkative_decoder_dir()
+    model = ASRModel(ASRConfig(encoder=encoder_dir(), decoder=directory, prompt=prompt))
+    labels = labels_of(model, "the cat sat on the mat", "on", "the other one")
+    with torch.no_grad():
+        assert batch_against_rows(model.decoder, audio(), labels) < 1e-4
+
+
+def test_rows_score_as_if_alone_in_a_decoder_with_a_sliding_window():
+    torch.manual_seed(0)
+    config = MistralConfig(
+        vocab_size=300,
+        hidden_size=LLM_DIM,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        sliding_window=16,
+    )
+    decoder = decoder_from(MistralForCausalLM(config), "mistral")
+    labels = torch.tensor([[7, 8, 9, 10], [7, 1, IGNORE, IGNORE], [5, 6, 7, IGNORE]])
+    with torch.no_grad():
+        assert batch_against_rows(decoder, audio(), labels) < 1e-4
+
+
+@both
+def test_loss_and_gradients_of_a_batch_are_the_sum_over_its_rows(architecture):
+    model = talkative(architecture)
+    labels = labels_of(model, "the cat sat on the mat", "on", "the other one")
+    together = audio().requires_grad_()
+    logits = model.decoder.text_logits(together, LENGTHS, labels)
+    loss = token_loss(logits, labels, "sum")
+    loss.backward()
+    total = 0.0
+    for row in ROWS:
+        clip = own(audio(), row).requires_grad_()
+        alone = model.decoder.text_logits(clip, LENGTHS[row : row + 1], labels[row : row + 1])
+        part = token_loss(alone, labels[row : row + 1], "sum")
+        part.backward()
+        total += part.item()
+        grad = together.grad[row]
+        torch.testing.assert_close(grad[: LENGTHS[row]], clip.grad[0], atol=1e-4, rtol=1e-4)
+        assert not grad[LENGTHS[row] :].any()  # nothing flows into the gap
+    assert loss.item() == pytest.approx(total, rel=1e-5)
+
+
+def test_changing_one_clip_leaves_the_other_rows_as_they_are():
+    model = talkative()
+    labels = labels_of(model, "the cat", "sat", "there")
+    other = audio()
+    other[1] = audio(seed=1)[1]
+    with torch.no_grad():
+        before = model.decoder.text_logits(audio(), LENGTHS, labels)
+        after = model.decoder.text_logits(other, LENGTHS, labels)
+    torch.testing.assert_close(before[[0, 2]], after[[0, 2]], atol=1e-5, rtol=0)
+    assert (before[1] - after[1]).abs().max() > 0.01
+
+
+# Writing ---------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def written_without_cache(decoder: TextDecoder, clip: torch.Tensor, steps: int) -> list[int]:
+    """Greedy writing of one clip, the whole sequence read anew for each token."""
+    text = torch.zeros(0).long()
+    for _ in range(steps):
+        logits = decoder.language_model(inputs_embeds=plain_row(decoder, clip, text)).logits
+        text = torch.cat([text, logits[0, -1].argmax()[None]])
+        if text[-1] == decoder.end_id:
+            break
+    return text.tolist()
+
+
+@both
+def test_writing_with_a_cache_equals_reading_everything_anew(architecture):
+    decoder, embeddings = talkative(architecture).decoder, audio()
+    rows = write(decoder, embeddings, LENGTHS)
+    for row in ROWS:
+        limit = int(LENGTHS[row]) + EXTRA_TOKENS
+        expected = written_without_cache(decoder, own(embeddings, row), limit)
+        assert rows[row][: len(expected)] == expected
+        assert len(set(expected)) > 3  # varied, so that a wrong step would show
+    assert rows[0][:5] != rows[1][:5] != rows[2][:5]
+
+
+@both
+def test_a_batch_writes_what_its_clips_write_alone(architecture):
+    decoder, embeddings = talkative(architecture).decoder, audio()
+    rows = write(decoder, embeddings, LENGTHS)
+    for row in ROWS:
+        alone = write(decoder, own(embeddings, row), LENGTHS[row : row + 1])[0]
+        assert rows[row][: len(alone)] == alone
+
+
+@pytest.mark.parametrize("prompt", PROMPTS)
+def test_a_batch_writes_as_alone_wherever_the_prompt_has_its_audio(prompt):
+    directory = talkative_decoder_dir()
+    model = ASRModel(ASRConfig(encoder=encoder_dir(), decoder=directory, prompt=prompt))
+    rows = write(model.decoder, audio(), LENGTHS)
+    for row in ROWS:
+        alone = write(model.decoder, own(audio(), row), LENGTHS[row : row + 1])[0]
+        assert rows[row][: len(alone)] == alone
+
+
+def ending_at(word: int) -> tuple[TextDecoder, list[list[int]]]:
+    """A decoder whose end token is the one that clip 1 writes at place `word`; and what it says."""
+    model = talkative()
+    tokenizer = model.processor.tokenizer
+    end = write(model.decoder, audio(), LENGTHS)[1][word]
+    language_model = AutoModelForCausalLM.from_pretrained(talkative_decoder_dir())
+    end_token = tokenizer.convert_ids_to_tokens(end)
+    decoder = TextDecoder(language_model, tokenizer, model.config.prompt, end_token)
+    return decoder, write(decoder, audio(), LENGTHS)
+
+
+def test_a_row_stops_at_its_end_token_and_the_others_go_on():
+    decoder, rows = ending_at(4)
+    assert len(rows[0]) > 5  # another row went on
+    assert rows[1][4:] == [decoder.end_id] * (len(rows[1]) - 4)
+    for row in ROWS:
+        alone = write(decoder, own(audio(), row), LENGTHS[row : row + 1])[0]
+        assert rows[row][: len(alone)] == alone
+        assert decoder.end_id not in alone[:-1]
+
+
+def test_writing_ends_as_soon_as_every_row_has_ended():
+    decoder, rows = ending_at(4)
+    assert len(write(decoder, audio()[1:2], LENGTHS[1:2])[0]) == 5
+    ends = [row.index(decoder.end_id) + 1 if decoder.end_id in row else None for row in rows]
+    limits = (LENGTHS + EXTRA_TOKENS).tolist()
+    expected = max(end or limit for end, limit in zip(ends, limits, strict=True))
+    assert len(rows[0]) == expected
+
+
+@pytest.mark.parametrize("most", [None, 0, 1, 5, 1_000])
+def test_limits(most):
+    rows = write(talkative().decoder, audio(), LENGTHS, max_new_tokens=most)
+    own_limit = int(LENGTHS.max()) + EXTRA_TOKENS
+    assert [len(row) for row in rows] == [own_limit if most is None else min(most, own_limit)] * 3
+
+
+def test_sampling_is_reproducible_and_varied():
+    decoder = talkative().decoder
+
+    def draw(seed: int) -> list[list[int]]:
+        generator = torch.Generator().manual_seed(seed)
+        return write(decoder, audio(), LENGTHS, temperature=2.0, generator=generator)
+
+    assert draw(0) == draw(0)
+    assert draw(0) != draw(1)
+    state = torch.random.get_rng_state()
+    draw(0)
+    assert torch.equal(torch.random.get_rng_state(), state)  # only its own generator is used
+
+
+def test_a_low_temperature_is_nearly_greedy():
+    generator = torch.Generator().manual_seed(0)
+    cold = write(talkative().decoder, audio(), LENGTHS, temperature=1e-4, generator=generator)
+    assert cold == write(talkative().decoder, audio(), LENGTHS)
+
+
+def test_choose_token():
+    logits = torch.tensor([[0.0, 3.0, 1.0], [2.0, 0.0, 0.0]])
+    assert choose_token(logits).tolist() == [1, 0]
+    generator = torch.Generator().manual_seed(0)
+    draws = [choose_token(logits, 1.0, generator) for _ in range(2_000)]
+    shares = torch.bincount(torch.stack(draws)[:, 0], minlength=3) / 2_000
+    torch.testing.assert_close(shares, logits[0].softmax(0), atol=0.04, rtol=0)
+    with pytest.raises(ValueError, match="temperature -1 came; expected 0"):
+        choose_token(logits, -1)
+
+
+# What a decoder can be ---------------------------------------------------------------------------
+
+
+def test_it_is_frozen_and_stays_in_eval_mode():
+    decoder = TextDecoder(
+        AutoModelForCausalLM.from_pretrained(decoder_dir()).train(),
+        AutoTokenizer.from_pretrained(decoder_dir()),
+        "<audio>",
+        "<|im_end|>",
+    ).train()
+    assert not any(module.training for module in decoder.modules())
+    assert not any(weight.requires_grad for weight in decoder.parameters())
+
+
+def test_an_end_token_that_the_tokenizer_lacks_is_refused():
+    with pytest.raises(ValueError, match=r"end_token '<stop>' is not a token"):
+        ASRModel(ASRConfig(encoder=encoder_dir(), decoder=decoder_dir(), end_token="<stop>"))
+
+
+def test_gpt2_whose_end_token_is_also_its_unknown_token():
+    torch.manual_seed(0)
+    ids = {"bos_token_id": 0, "eos_token_id": 1}
+    config = GPT2Config(vocab_size=300, n_embd=LLM_DIM, n_layer=1, n_head=2, **ids)
+    directory = decoder_of(GPT2LMHeadModel(config), "gpt2")
+    tokenizer = AutoTokenizer.from_pretrained(directory)
+    tokenizer.unk_token = tokenizer.eos_token
+    tokenizer.save_pretrained(directory)
+    decoder = ASRModel(ASRConfig(encoder=encoder_dir(), decoder=directory)).decoder
+    assert decoder.end_id == tokenizer.eos_token_id
+    assert len(write(decoder, audio(), LENGTHS, max_new_tokens=3)[0]) == 3

@@ -1,0 +1,93 @@
+"""What a training run says: a line of progress, a CSV that only grows, an early warning.
+
+The CSV is written a whole line at a time and never rewritten. After a crash some steps are done
+again and stand there twice; `read_log` takes the last.
+"""
+
+import csv
+import math
+import time
+from pathlib import Path
+
+from tiny_asr.checkpoint import TrainingState
+
+LOG_FIELDS = ("step", "utterances", "epoch", "loss", "learning_rate", "grad_norm", "skipped")
+LOG_FIELDS += ("utterances_per_second", "seconds", "wer")
+
+NOT_LEARNING = """\
+the loss has hardly fallen in the first {utterances} utterances. The usual causes:
+  - patience: with both sides frozen there is a cliff, gibberish until some 15 to 50 thousand
+    utterances and then text within a few thousand; count utterances, not steps
+  - the learning rate: 1e-3 suits a normalised projector output, 1e-4 one without
+  - projector_output_norm off: a quiet output gets hardly any gradient back
+  - transcripts that do not belong to their clips: listen to a few
+  - another prompt in training than the decoder knows"""
+
+
+class Interval:
+    """What happened since the last line of the log."""
+
+    def __init__(self, state: TrainingState):
+        self.state, self.begin, self.start = state, state.utterances, time.perf_counter()
+        self.losses: list[float] = []
+        self.norm = self.rate = math.nan
+
+    def add(self, loss: float, norm: float, rate: float, finite: bool) -> None:
+        """One step; the loss of a skipped one does not count."""
+        if finite:
+            self.losses.append(loss)
+        self.norm, self.rate = norm, rate
+
+    def row(self) -> dict:
+        """The line of the log, by LOG_FIELDS; it ends the interval."""
+        state, elapsed = self.state, time.perf_counter() - self.start
+        state.seconds += elapsed
+        return {
+            "step": state.step,
+            "utterances": state.utterances,
+            "epoch": state.epoch,
+            "loss": sum(self.losses) / len(self.losses) if self.losses else math.nan,
+            "learning_rate": self.rate,
+            "grad_norm": self.norm,
+            "skipped": state.skipped,
+            "utterances_per_second": (state.utterances - self.begin) / elapsed,
+            "seconds": state.seconds,
+            "wer": None,
+        }
+
+
+def append_log(path: Path, row: dict) -> None:
+    """Add one line to a CSV file; a line that a killed run left torn is closed first."""
+    torn = path.exists() and path.stat().st_size and not path.read_bytes().endswith(b"\n")
+    line = ",".join("" if row[key] is None else f"{row[key]:.6g}" for key in LOG_FIELDS)
+    header = "" if path.exists() else ",".join(LOG_FIELDS) + "\n"
+    with path.open("a") as file:
+        file.write(("\n" if torn else "") + header + line + "\n")
+
+
+def read_log(path: str | Path) -> list[dict[str, float | None]]:
+    """A run's log; of steps that were done again after a crash, the last line counts."""
+    rows = {}
+    with open(path, newline="") as file:
+        for line in csv.DictReader(file):
+            if None in line.values():  # torn by a kill
+                continue
+            row = {key: float(value) if value else None for key, value in line.items()}
+            rows[row["step"]] = row
+    return [rows[step] for step in sorted(rows)]
+
+
+def progress_line(row: dict, max_utterances: int) -> str:
+    """One line of at most 80 columns: it reads the same in a terminal, a notebook and a log."""
+    left = (max_utterances - row["utterances"]) / max(1e-9, row["utterances_per_second"])
+    text = (
+        f"step {row['step']:>6}  utterances {row['utterances']:>7}/{max_utterances}  "
+        f"loss {row['loss']:.3f}  {row['utterances_per_second']:.0f}/s"
+    )
+    text += f"  WER {row['wer']:.1%}" if row["wer"] is not None else ""
+    return text + (f"  {left / 60:.0f} min left" if left > 0 else "  done")
+
+
+def hardly_falling(losses: list[float], intervals: int = 6, factor: float = 0.9) -> bool:
+    """Whether after exactly `intervals` logged intervals no loss is below 0.9 of the first."""
+    return len(losses) == intervals and min(losses[1:]) > factor * losses[0]

@@ -1,0 +1,115 @@
+"""The settings of a training run, and the learning rate that follows from them.
+
+One flat dataclass: what the command line takes, what `run.yaml` holds, and what a notebook passes
+are the same names.
+"""
+
+import math
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+
+import yaml
+
+from tiny_asr.augment import AugmentConfig
+
+
+@dataclass
+class TrainingSettings:
+    """Everything that makes a run; `run.yaml` in its folder repeats it.
+
+    model: tiny, small, full, a directory or a hub id; encoder, decoder: override its frozen parts.
+    fresh: begin with a fresh projector even where the model has a trained one.
+    data, split, audio_column, text_column: what to train on; see `load_data`.
+    limit: the first so many clips only.
+    eval_data, eval_split, eval_limit: what to choose the best model by.
+    noise_data, noise_fraction: clips in which nobody speaks, and their share of an epoch (0.04).
+    out: the run's folder.
+    max_utterances: clips seen in all; the learning rate falls to 0 by then.
+    batch_seconds: padded seconds of audio in one forward pass, over all processes.
+    accumulation: forward passes per optimiser step.
+    learning_rate, warmup_utterances, weight_decay, max_grad_norm: of AdamW (beta2 0.95).
+    log_every, eval_every, save_every: in utterances.
+    cache: folder for encoder outputs; excludes augmentation of waveform and log-mel.
+    augment: see `AugmentConfig`.
+    workers: threads that decode audio.
+    seed: of the projector's weights, the order of clips and the augmentation.
+    device, dtype: see `choose_device`.
+    """
+
+    data: str
+    out: str
+    model: str = "tiny"
+    encoder: str | None = None
+    decoder: str | None = None
+    fresh: bool = False
+    split: str | None = None
+    audio_column: str = "audio"
+    text_column: str = "text"
+    limit: int | None = None
+    eval_data: str | None = None
+    eval_split: str | None = None
+    eval_limit: int | None = 200
+    noise_data: str | None = None
+    noise_fraction: float = 0.04
+    max_utterances: int = 40_000
+    batch_seconds: float = 120.0
+    accumulation: int = 1
+    learning_rate: float = 1e-3
+    warmup_utterances: int = 1000
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    log_every: int = 500
+    eval_every: int = 5000
+    save_every: int = 2000
+    cache: str | None = None
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    workers: int = 2
+    seed: int = 0
+    device: str = "auto"
+    dtype: str = "auto"
+
+    def __post_init__(self):
+        if isinstance(self.augment, dict):
+            self.augment = AugmentConfig(**self.augment)
+        for name in ("max_utterances", "accumulation", "log_every", "eval_every", "save_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} came; expected at least 1")
+        if not 0 <= self.noise_fraction < 1:
+            raise ValueError(f"noise_fraction={self.noise_fraction} came; expected 0 to below 1")
+        if self.cache is not None and self.augment.changes_encoder_input:
+            raise ValueError(
+                "a cache of encoder outputs and augmentation of waveform or log-mel came together; "
+                "they exclude each other, since augmented sound is new each time: give up one"
+            )
+
+    def save(self, path: str | Path) -> None:
+        """Write the settings as YAML."""
+        Path(path).write_text(yaml.safe_dump(asdict(self), sort_keys=False))
+
+    @classmethod
+    def load(cls, path: str | Path, **overrides) -> "TrainingSettings":
+        """Read `run.yaml`, with some settings replaced."""
+        try:
+            content = yaml.safe_load(Path(path).read_text())
+        except (OSError, yaml.YAMLError) as error:
+            raise ValueError(f"cannot read the settings {path}: {error}") from error
+        known = {f.name for f in fields(cls)}
+        if not isinstance(content, dict) or (unknown := sorted(set(content) - known)):
+            raise ValueError(
+                f"{path} holds {content if not isinstance(content, dict) else unknown}; expected a "
+                f"mapping of these settings: {', '.join(sorted(known))}"
+            )
+        merged = content | overrides
+        if missing := sorted({"data", "out"} - merged.keys()):
+            raise ValueError(f"{path} lacks {', '.join(missing)}; add it there or as an option")
+        return cls(**merged)
+
+
+def learning_rate_at(utterances: int, settings: TrainingSettings) -> float:
+    """Linear warm-up, then half a cosine down to 0 at `max_utterances`. Utterances, not steps."""
+    s = settings
+    if utterances < s.warmup_utterances:
+        return s.learning_rate * (utterances + 1) / (s.warmup_utterances + 1)
+    span = max(1, s.max_utterances - s.warmup_utterances)
+    done = min(1.0, (utterances - s.warmup_utterances) / span)
+    return s.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
