@@ -242,7 +242,7 @@ def test_another_encoder_must_be_a_whisper_too(saved):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("", "model '' was not found; expected a directory .* a hub id"),
+        ("", "model.* ''.*; expected a "),
         ("tinny", "'tinny' was not found.*one of the pairs: tiny, small, full"),
         ("bundled:tinny", "no model 'bundled:tinny' is bundled; expected one of: bundled:"),
         ("./nowhere", r"'\./nowhere' was not found"),
@@ -272,7 +272,7 @@ def test_directories_that_are_no_checkpoints(saved, tmp_path):
 
 
 def test_a_part_is_no_recogniser():
-    with pytest.raises(ValueError, match=r"cannot load the model .*whisper-80"):
+    with pytest.raises(ValueError, match="a 'whisper' model"):
         ASRConfig.from_pretrained(encoder_dir())
 
 

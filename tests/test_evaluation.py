@@ -58,12 +58,8 @@ def test_word_errors_by_hand():
     assert [row.rate for row in result.rows] == [0, 0.5, 2, 1]
 
 
-def test_corpus_wer_is_not_the_mean_of_the_rows():
-    result = scored(("a b c d e f g h", "a b c d e f g h"), ("no", "yes"))
-    assert result.wer == pytest.approx(1 / 9)
-
-
-def test_character_errors_by_hand():
+def test_rates_are_of_the_corpus_not_means_of_the_rows():
+    assert scored(("a b c d e f g h", "a b c d e f g h"), ("no", "yes")).wer == pytest.approx(1 / 9)
     assert scored(("cat sat", "car sat"), ("abc", "abc")).cer == pytest.approx(1 / 10)
 
 
@@ -288,7 +284,7 @@ class Reader:
         self.training = False
 
     def transcribe(self, audio, sampling_rate, *, batch_size):
-        assert sampling_rate == 16_000 and batch_size == max(len(audio), 1) and not self.training
+        assert sampling_rate == 16_000 and batch_size >= max(len(audio), 1) and not self.training
         self.batches.append([len(clip) / 16_000 for clip in audio])
         return [self.read(round(100 * float(clip[0]))) for clip in audio]
 
@@ -313,7 +309,7 @@ def test_evaluate_puts_each_transcript_with_its_clip():
     assert calls[-1] == (7, 7) and len(calls) == len(model.batches)
 
 
-def test_batches_keep_to_the_budget_longest_first():
+def test_clips_are_heard_whole_and_the_longest_first():
     model = Reader()
     evaluate(model, clips(), batch_seconds=10.0)
     assert model.batches == [[9.0], [6.0], [4.0, 3.0], [2.0, 1.5, 1.0]]

@@ -15,6 +15,7 @@ import platform
 import sys
 import time
 import warnings
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -88,6 +89,7 @@ def trace(
     from tiny_asr.config import sample_clip
     from tiny_asr.tracing import trace_clip
 
+    import_module("tiny_asr.model")  # now, so that the seconds below are work alone
     start = time.perf_counter()
     waveform = load_audio(_source(file or str(sample_clip())))
     try:
@@ -289,6 +291,7 @@ def _print_info(report: dict) -> None:
     if len(report["models"]) > 1:
         print("\nmore about one of them: tiny-asr info --model NAME")
         return
+    print()
     for axis, size in described["sizes"].items():
         print(f"{axis:<22} {size:<7} {AXES[axis]}")
     print(f"{'memory':<22} {described['memory_bytes'] / 1e9:.2f} GB for the parameters")

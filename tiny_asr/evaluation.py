@@ -23,7 +23,7 @@ import torch
 from whisper_normalizer.english import EnglishTextNormalizer
 
 from tiny_asr.audio import SAMPLE_RATE
-from tiny_asr.data import BadClip, SpeechData
+from tiny_asr.data import Loader, SpeechData, make_batches
 
 if TYPE_CHECKING:  # transformers takes seconds to import, and scoring texts does not need it
     from tiny_asr.model import ASRModel
@@ -144,44 +144,38 @@ def evaluate(
     Args:
         model: is put into eval mode.
         limit: the first so many clips only.
-        batch_seconds: padded audio in one batch, at most (a longer clip goes alone). Batches hold
-            clips of like length, the longest first: if memory runs out, it does so at once.
-        shuffled_audio: let the model hear another clip in each one's place (see `derangement`).
-            A model that listens scores near 100 % WER; one that only guesses scores as before.
+        batch_seconds: padded audio in one batch, at most; see `make_batches`.
+        shuffled_audio: put another clip's audio in each one's place (see `derangement`). A model
+            that listens scores near 100 % WER; one that only guesses scores as before.
         progress: called with clips done and clips in all, after each batch.
     """
-    items = list(dataset)[:limit]
     if limit is not None and limit < 1:
         raise ValueError(f"limit={limit} came; expected at least 1, or None for all clips")
-    heard = list(range(len(items)))
+    items = list(dataset)[:limit]
+    places = list(range(len(items)))
     if shuffled_audio:
-        heard = derangement([normalise(item.text) for item in items], seed)
-    if heard is None:
+        places = derangement([normalise(item.text) for item in items], seed)
+    if places is None:
         raise ValueError("can't shuffle: over half of the clips have the same text; take more")
     model.eval()
     texts, elapsed, done = {}, 0.0, 0
-    for batch in _batches([items[i].seconds for i in heard], batch_seconds):
-        waveforms = {}
-        for place in batch:
-            try:
-                waveforms[place] = items[heard[place]].load()
-            except BadClip as bad:
-                dataset.drop(heard[place], bad.reason)
-        clips = list(waveforms.values())
+    batches = make_batches(items, max_seconds=batch_seconds, seed=seed, epoch=0, shuffle=False)
+    for indices, batch in zip(batches, Loader(dataset, batches), strict=True):
+        clips = [w[:n] for w, n in zip(batch.waveforms, batch.lengths.tolist(), strict=True)]
         started = time.perf_counter()
-        written = model.transcribe(clips, SAMPLE_RATE, batch_size=max(len(clips), 1))
+        written = model.transcribe(clips, SAMPLE_RATE, batch_size=len(indices))
         elapsed += time.perf_counter() - started
-        texts |= zip(waveforms, written, strict=True)
-        done += len(batch)
+        texts |= zip(batch.ids, written, strict=True)
+        done += len(indices)
         if progress is not None:
             progress(done, len(items))
     device = str(model.device)
     if model.device.type == "cuda":
         device += f" ({torch.cuda.get_device_name(model.device)})"
     rows = [
-        Row(item.id, item.text, texts[place], item.seconds, item.groups)
-        for place, item in enumerate(items)
-        if place in texts
+        Row(item.id, item.text, texts[items[place].id], item.seconds, item.groups)
+        for item, place in zip(items, places, strict=True)
+        if items[place].id in texts
     ]
     dtype = str(model.dtype).removeprefix("torch.")
     result = score(rows, seconds_elapsed=elapsed, device=device, dtype=dtype, seed=seed)
@@ -337,17 +331,6 @@ def _bootstrap(errors: np.ndarray, words: np.ndarray, seed: int, resamples: int)
     draws = (rng.integers(len(words), size=len(words)) for _ in range(resamples))
     # a draw of noise-only clips has no WER
     return np.array([errors[d].sum(axis=0) / words[d].sum() for d in draws if words[d].any()])
-
-
-def _batches(seconds: Sequence[float], budget: float) -> list[list[int]]:
-    """Clips of like length, longest first; each batch, padded to its longest, fits the budget."""
-    batches: list[list[int]] = []
-    for i in sorted(range(len(seconds)), key=lambda i: -seconds[i]):
-        if batches and (len(batches[-1]) + 1) * seconds[batches[-1][0]] <= budget:
-            batches[-1].append(i)
-        else:
-            batches.append([i])
-    return batches
 
 
 def _some(ids: Iterable[str]) -> str:

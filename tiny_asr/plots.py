@@ -134,7 +134,9 @@ def _draw_waveform(axes: Axes, samples: np.ndarray, seconds: float) -> None:
     """Samples over time; `seconds` is where the clip ends and its padding begins."""
     duration = len(samples) / SAMPLE_RATE
     axes.plot(np.arange(len(samples)) / SAMPLE_RATE, samples, color=SOUND, linewidth=0.5)
-    axes.axvspan(seconds, duration, color=PROMPT, linewidth=0)
+    if seconds < duration:
+        axes.axvspan(seconds, duration, color=PROMPT, linewidth=0, label="padding")
+        axes.legend(loc="lower right", borderpad=0)
     axes.set(xlim=(0, duration), xlabel="time in s", ylabel="amplitude")
 
 
@@ -194,7 +196,9 @@ def _draw_log_mel(axes: Axes, trace: Trace, legend: bool = True) -> None:
         hertz = np.array([250.0, 500.0, 1000.0, 2000.0, 4000.0])
         share = hertz_to_mel(hertz, "slaney") / hertz_to_mel(SAMPLE_RATE / 2, "slaney")
         scale = axes.secondary_yaxis("right")
-        scale.set_yticks(share * (len(mel) + 1) - 0.5, labels=[f"{value:.0f} Hz" for value in hertz])
+        scale.set_yticks(
+            share * (len(mel) + 1) - 0.5, labels=[f"{value:.0f} Hz" for value in hertz]
+        )
         axes.figure.colorbar(image, ax=axes, label="loudness\n(1 = 40 dB)", pad=0.01)
 
 
@@ -284,21 +288,23 @@ def modality_gap(trace: Trace, model) -> Picture:
     left, right = figure.subplots(1, 2, width_ratios=[1.3, 1])
     left.scatter(*points[: len(tokens)].T, 14, TEXT, "o", edgecolor="black", linewidth=0.3)
     left.scatter(*points[len(tokens) :].T, 22, AUDIO, "^", edgecolor="black", linewidth=0.3)
-    left.legend([f"{len(tokens)} token embeddings", f"{len(audio)} audio embeddings"])
+    left.set_aspect("equal", "datalim")
+    left.locator_params(nbins=6)
     left.set(xlabel=f"1st principal axis ({share[0]:.0%} of the variance)")
     left.set(ylabel=f"2nd principal axis ({share[1]:.0%})")
-    left.set_title(f"after the projector: {audio.shape[1]} dimensions, as tokens have")
-    groups = {"encoder frames": frames, "audio embeddings": audio, "token embeddings": tokens}
-    loudness = [rows.square().mean(dim=1).sqrt() for rows in groups.values()]
-    labels = [f"{name}\n({rows.shape[1]} dimensions)" for name, rows in groups.items()]
-    boxes = right.boxplot(
-        [values.numpy() for values in loudness], orientation="horizontal", patch_artist=True,
-        tick_labels=labels, widths=0.5, whis=(0, 100), medianprops={"color": "black"},
-    )
-    for box, color in zip(boxes["boxes"], (ENCODER, AUDIO, TEXT), strict=True):
-        box.set_facecolor(color)
-    right.set(xscale="log", xlabel="root mean square of one embedding", ylim=(3.6, 0.4))
-    right.set_title("loudness, before and after")
+    left.set_title(f"{audio.shape[1]} dimensions each; the encoder's frames had {frames.shape[1]}")
+    groups = [("encoder frames", frames), ("audio embeddings", audio), ("token embeddings", tokens)]
+    loudness = [rows.square().mean(dim=1).sqrt() for _, rows in groups]
+    looks = ((ENCODER, "s"), (AUDIO, "^"), (TEXT, "o"))
+    for place, (values, look) in enumerate(zip(loudness, looks, strict=True)):
+        height = np.linspace(place - 0.3, place + 0.3, len(values))
+        right.scatter(values, height, 14, *look, edgecolor="black", linewidth=0.3)
+    labels = [f"{len(rows)} {name}\n({rows.shape[1]} dimensions)" for name, rows in groups]
+    right.set_yticks(range(3), labels=labels)
+    right.set(xscale="log", xlabel="root mean square of one embedding", ylim=(2.6, -0.6))
+    right.xaxis.set_major_formatter("{x:g}")
+    right.xaxis.set_minor_formatter("")
+    right.set_title("how loud each is")
     apart = (tokens.mean(dim=0) - audio.mean(dim=0)).norm()
     spread = (tokens - tokens.mean(dim=0)).norm(dim=1).mean()
     figure.alt = (
@@ -310,7 +316,7 @@ def modality_gap(trace: Trace, model) -> Picture:
         f"{loudness[1].median():.3g} of audio embeddings, {loudness[2].median():.3g} of tokens. "
         f"{trace.warning}"
     )
-    figure.suptitle(trace.warning or "the modality gap")
+    figure.suptitle(trace.warning, color=MARK, weight="bold")
     return figure
 
 
@@ -335,9 +341,9 @@ def decoder_parts(trace: Trace) -> dict[str, tuple[int, str]]:
     distance = (trace["decoder_input"][0, : prompt + 1] - audio[0]).norm(dim=1)
     before = int(distance.argmin())
     return {
-        "prompt": (before, PROMPT),
+        "prompt tokens": (before, PROMPT),
         "audio embeddings": (len(audio), AUDIO),
-        "rest of the prompt": (prompt - before, PROMPT),
+        "more prompt tokens": (prompt - before, PROMPT),
         "written tokens": (trace["token_ids"].shape[1], TEXT),
     }
 
@@ -385,14 +391,19 @@ def journey(trace: Trace) -> Picture:
     return figure
 
 
-def _draw_bar(axes: Axes, x: float, y: float, size: tuple, steps: int, color: str) -> None:
-    """A bar of `steps` cells, all in inches; lines between cells where there is room for them."""
-    width, height = size
-    bar = Rectangle((x, y), width, height, facecolor=color, edgecolor="black", linewidth=0.7)
-    axes.add_patch(bar)
-    if width / steps > 0.025:
-        edges = x + width / steps * np.arange(1, steps)
-        axes.vlines(edges, y, y + height, color="black", linewidth=0.5)
+def _draw_row(axes: Axes, y: float, trace: Trace, name: str, note: str, height, bars) -> float:
+    """A stage's line of text and its bars (x, length, steps, colour), in inches; the next row's y."""
+    axes.text(0.15, y, name, weight="bold")
+    axes.text(1.55, y, trace.stages[name].stage.shape)
+    axes.text(6.45, y, f"{_sizes(trace[name])}{note}", ha="right")
+    y += 0.07
+    for x, length, steps, color in bars:
+        options = {"facecolor": color, "edgecolor": "black", "linewidth": 0.7}
+        axes.add_patch(Rectangle((x, y), length, height, **options))
+        if length / max(steps, 1) > 0.025:  # else the lines between the steps would be all there is
+            edges = x + length / steps * np.arange(1, steps)
+            axes.vlines(edges, y, y + height, color="black", linewidth=0.5)
+    return y + height + 0.24
 
 
 @drawn
@@ -401,59 +412,118 @@ def shapes(trace: Trace) -> Picture:
 
     Beside the whole clip stands the time of one audio embedding, where single steps can be seen.
     """
-    n, parts = trace.sizes, decoder_parts(trace)
-    read, written = n["P"] + n["A"], parts["written tokens"][0]
-    positions = {"decoder_input": (0, read), "next_token_logits": (read - 1, 1)}
-    positions["token_ids"] = (read, written)
-    colors = {"waveform": SOUND, "log_mel": MEL, "audio_embeddings": AUDIO}
+    n, duration = trace.sizes, _duration(trace)
     highest = max(trace["stacked_frames"].shape[-1], n["llm_dim"])
-    left, length, zoom, zoomed = 0.1, 6.0, 6.4, 1.8  # inches
-    seconds, unit = _duration(trace) / n["A"], length / (read + written)
+    colors = {"waveform": SOUND, "log_mel": MEL, "audio_embeddings": AUDIO}
+    left, length, zoom, zoomed = 0.15, 6.3, 6.75, 1.4  # inches
     figure = Picture(figsize=(WIDTH, 1))
     axes = figure.add_axes((0, 0, 1, 1))
-    axes.text(left, 0.15, f"the whole clip: {_duration(trace):.2f} s", color=MARK)
-    axes.text(zoom, 0.15, f"enlarged: {seconds * 1000:g} ms of it", color=MARK)
-    y = 0.4
+    axes.text(left, 0.2, f"the whole clip: {duration:.2f} s", color=MARK)
+    axes.text(left + length, 0.2, "shape, numbers a second", color=MARK, ha="right")
+    axes.text(zoom, 0.2, f"{duration / n['A'] * 1000:g} ms of it", color=MARK)
+    y, facts = 0.5, []
     for name, recorded in trace.stages.items():
-        numbers = recorded.tensor.numel()
         time = [n[axis] for axis in recorded.stage.axes if axis in ("S", "F", "T", "A")]
-        steps = time[0] if time else positions[name][1]
-        height = min(max(0.9 * numbers / steps / highest, 0.05), 1.2)
-        if name == "decoder_input":
-            y = _draw_time(axes, left, y, length, trace)
-            text = f"the decoder's positions, no longer times: {read} read, {written} written"
-            axes.text(left, y, text, color=MARK)
-            y += 0.28
-        axes.text(left, y, f"{name} {recorded.stage.shape}", weight="bold")
-        rate = f", {_many(numbers / _duration(trace))} numbers/s" if time else ""
-        axes.text(zoom + zoomed, y, _sizes(recorded.tensor) + rate, ha="right")
-        y += 0.07
-        if time:
-            color = colors.get(name, ENCODER)
-            _draw_bar(axes, left, y, (length, height), steps, color)
-            _draw_bar(axes, zoom, y, (zoomed, height), steps // n["A"], color)
-        elif name == "decoder_input":
-            x = left
-            for count, color in list(parts.values())[:3]:
-                _draw_bar(axes, x, y, (count * unit, height), max(count, 1), color)
-                x += count * unit
-        else:
-            first, count = positions[name]
-            _draw_bar(axes, left + first * unit, y, (count * unit, height), count, TEXT)
-        y += height + 0.24
-    figure.set_figheight(y)
-    axes.set(xlim=(0, WIDTH), ylim=(y, 0))
+        if not time:
+            continue
+        numbers, steps = recorded.tensor.numel(), time[0]
+        near, color = steps // n["A"], colors.get(name, ENCODER)
+        axes.text(zoom + zoomed, y, f"{_many(near)} step{'s' * (near > 1)}", ha="right")
+        bars = [(left, length, steps, color), (zoom, zoomed, near, color)]
+        height = max(0.9 * numbers / steps / highest, 0.05)
+        note = f", {_many(numbers / duration)}/s"
+        y = _draw_row(axes, y, trace, name, note, height, bars)
+        facts.append(f"{_title(trace, name)}{note}, {_many(near)} to an audio embedding")
+    for second in range(0, int(duration) + 1, 1 if duration < 12 else 5):
+        x = left + second / duration * length
+        axes.vlines(x, y - 0.1, y - 0.04, color="black", linewidth=0.8)
+        axes.text(x, y + 0.1, f"{second} s", ha="center")
+    axes.hlines(y - 0.1, left, left + length, color="black", linewidth=0.8)
+    x = left + n["A"] // 2 / n["A"] * length
+    axes.hlines(y - 0.1, x, x + length / n["A"], color=MARK, linewidth=4)
+    y += 0.65
+    parts = decoder_parts(trace)
+    *read, (written, _) = parts.values()
+    unit, x, bars = length / (n["P"] + n["A"] + written), left, []
+    for count, color in read:
+        bars.append((x, count * unit, count, color))
+        x += count * unit
+    text = f"the decoder's positions, no longer times: {n['P'] + n['A']} read, {written} written"
+    axes.text(left, y - 0.3, text, color=MARK)
+    tall = min(max(n["V"] / highest, 0.05), 1.2)
+    for name, height, bars in (
+        ("decoder_input", max(0.9 * n["llm_dim"] / highest, 0.05), bars),
+        ("next_token_logits", tall, [(x - unit, unit, 1, TEXT)]),
+        ("token_ids", 0.05, [(x, written * unit, written, TEXT)]),
+    ):
+        y = _draw_row(axes, y, trace, name, "", height, bars)
+    low, high = highest * 0.05 / 0.9, highest * 1.2 / 0.9
+    text = f"height: the numbers in one step, to scale between {low:.0f} and {_many(high)}"
+    axes.text(left, y, text, color="#555555")
+    figure.set_figheight(y + 0.1)
+    axes.set(xlim=(0, WIDTH), ylim=(y + 0.1, 0))
     axes.axis("off")
-    figure.alt = "1"
+    counts = ", ".join(f"{count} {name}" for name, (count, _) in parts.items())
+    figure.alt = (
+        f"The stages as bars over the same {duration:.2f} s, cut into ever fewer steps: "
+        f"{'; '.join(facts)}. Then the decoder's positions: {counts}; V = {_many(n['V'])} scores "
+        "for each next token."
+    )
     return figure
 
 
-def _draw_time(axes: Axes, x: float, y: float, length: float, trace: Trace) -> float:
-    """A time axis under the bars; returns where to go on."""
-    duration = _duration(trace)
-    axes.hlines(y, x, x + length, color="black", linewidth=0.8)
-    for second in range(0, int(duration) + 1, 1 if duration < 12 else 5):
-        tick = x + second / duration * length
-        axes.vlines(tick, y, y + 0.05, color="black", linewidth=0.8)
-        axes.text(tick, y + 0.2, f"{second} s", ha="center")
-    return y + 0.5
+@drawn
+def decoder_input(trace: Trace, model) -> Picture:
+    """The sequence that the decoder reads and goes on writing, a cell a position, numbered.
+
+    Long runs are cut, and the cut says how much is left out.
+
+    Args:
+        model: the `ASRModel` of the trace, for the prompt's tokens.
+    """
+    tokenizer, decoder = model.processor.tokenizer, model.decoder
+    prompts = [
+        [tokenizer.decode(token) for token in ids[0]]
+        for ids in (decoder.prompt_before, decoder.prompt_after)
+    ]
+    audio = [f"audio {index}" for index in range(trace.sizes["A"])]
+    parts, sequence, cells, first = decoder_parts(trace), [prompts[0], audio], [], 0
+    sequence += [prompts[1], trace.tokens]
+    for texts, (_, color) in zip(sequence, parts.values(), strict=True):
+        most = 7 if texts is audio else 30
+        run = [(_marked(text), str(first + i), color) for i, text in enumerate(texts)]
+        if len(run) > most:
+            run[most - 3 : -2] = [(f"... {len(run) - most + 1} more ...", "", "white")]
+        cells += run
+        first += len(texts)
+    figure = Picture(figsize=(WIDTH, 1))
+    axes = figure.add_axes((0, 0, 1, 1))
+    x, y = 8.0, 40.0  # points, from the top left
+    for text, number, color in cells:
+        width = max(5.5 * len(text), 6 * len(number)) + 7
+        if x + width > WIDTH * 72 - 8:
+            x, y = 8.0, y + 40
+        axes.add_patch(Rectangle((x, y), width, 18, facecolor=color, edgecolor="black"))
+        middle = x + width / 2
+        axes.text(middle, y + 9, text, family=MONOSPACE, ha="center", va="center_baseline")
+        axes.text(middle, y + 29, number, ha="center", color="#555555")
+        x += width + 3
+    counts = [f"{count} {name}" for name, (count, _) in parts.items()]
+    handles = [Patch(facecolor=color, edgecolor="black") for _, color in parts.values()]
+    axes.legend(handles, counts, loc="upper left", ncols=4)
+    axes.text(8, y + 52, trace.warning, color=MARK, weight="bold")
+    height = y + (62 if trace.warning else 40)
+    figure.set_figheight(height / 72)
+    axes.set(xlim=(0, WIDTH * 72), ylim=(height, 0))
+    axes.axis("off")
+    figure.alt = (
+        f"The decoder's sequence of {first} positions as numbered cells, in this order: "
+        f"{', '.join(counts)}. The prompt begins {''.join(prompts[0] + prompts[1])[:20]!r}. "
+        f"The written tokens begin {''.join(trace.tokens)[:30]!r}. {trace.warning}"
+    )
+    return figure
+
+
+def _marked(token: str) -> str:
+    """A token with its spaces and line ends made visible."""
+    return _legible(token.replace(" ", "\u2423").replace("\n", "\u21b5"))

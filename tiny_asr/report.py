@@ -196,8 +196,7 @@ def _groups(name: str, values: dict) -> str:
     shown = {value: values[value] for value in order[:MAX_GROUPS]}
     table = [
         (value, _percent(v["wer"]), _range(v["wer_low"], v["wer_high"]),
-         f"{v['utterances']:,}", f"{v['words']:,}")
-        for value, v in shown.items()
+         f"{v['utterances']:,}", f"{v['words']:,}") for value, v in shown.items()
     ]  # fmt: skip
     note = f" (the {MAX_GROUPS} worst of {len(order)})" if len(order) > MAX_GROUPS else ""
     spoken = {value: v for value, v in shown.items() if v["wer"] is not None}
@@ -207,8 +206,8 @@ def _groups(name: str, values: dict) -> str:
     label = "WER, %, up to 150 (line: 95 % interval)"
     chart = _chart(alt, label, list(spoken), rates, ends) if spoken else ""
     head = (name, "WER", "95 % interval", "clips", "words")
-    body = _table("Intervals: bootstrap over clips", table, head)
-    return f"<h2>{escape(f'WER by {name}{note}')}</h2>\n{chart}\n{body}"
+    title = f"<h2>{escape(f'WER by {name}{note}')}</h2>"
+    return f"{title}\n{chart}\n{_table('Intervals: bootstrap over clips', table, head)}"
 
 
 def _chart(

@@ -20,6 +20,7 @@ from accelerate import Accelerator
 from accelerate.utils import GradScalerKwargs
 from torch import Tensor
 
+from tiny_asr.audio import HOP_LENGTH, log_mel
 from tiny_asr.augment import Augment
 from tiny_asr.cache import EncoderCache, build_cache
 from tiny_asr.checkpoint import (
@@ -76,7 +77,7 @@ class Trainer:
             weight_decay=settings.weight_decay,
         )
         self.wrapped, self.optimizer = self.accelerator.prepare(self.projector, optimizer)
-        self.augment = Augment(settings.augment, seed=settings.seed)
+        self.augment = Augment(settings.augment, seed=settings.seed, noise=self.noise)
         self.state = TrainingState()
         self.stop_signal: int | None = None
 
@@ -98,8 +99,12 @@ class Trainer:
         columns = {"audio_column": s.audio_column, "text_column": s.text_column}
         self.data = load_data(s.data, split=s.split, limit=s.limit, **columns)
         self.say(self.data.summary())
+        self.noise = []
         if s.noise_data is not None:
-            self.data = self.data.with_noise(noise_utterances(s.noise_data), s.noise_fraction)
+            noise = noise_utterances(s.noise_data)
+            self.data = self.data.with_noise(noise, s.noise_fraction)
+            if s.augment.noise_probability > 0:
+                self.noise = [clip.load() for clip in noise]
         self.eval_data = None
         if s.eval_data is not None:
             self.eval_data = load_data(s.eval_data, split=s.eval_split, **columns)
@@ -217,9 +222,13 @@ class Trainer:
             frames, lengths = self.cache.batch(batch.ids)
             frames, lengths = frames.to(device), lengths.to(device)
         else:
-            frames, lengths = self.model.encode_batch(
-                batch.waveforms, batch.lengths, self.augment, batch.ids, epoch
+            multiple, bins = self.model.config.samples_per_embedding, self.model.config.num_mel_bins
+            waveforms, lengths = self.augment.waveform(
+                batch.waveforms.to(device), batch.lengths, batch.ids, epoch, multiple
             )
+            mel, lengths = log_mel(waveforms, bins, lengths), lengths // HOP_LENGTH
+            mel = self.augment.mel(mel, lengths, batch.ids, epoch)
+            frames, lengths = self.model.encoder(mel, lengths), (lengths // 2).to(device)
         return self.augment.encoder(frames, lengths, batch.ids, epoch), lengths
 
     def _next_batches(self) -> list[Batch]:
