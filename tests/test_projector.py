@@ -9,11 +9,13 @@ from fixtures_models import (
     ENCODER_DIM,
     LLM_DIM,
     decoder_dir,
+    decoder_of,
     encoder_dir,
     pair,
     pair_config,
     some_noises,
 )
+from transformers import Gemma3ForCausalLM, Gemma3TextConfig
 
 from tiny_asr import ASRConfig, ASRModel, AudioProjector
 from tiny_asr.projector import stack_frames
@@ -88,6 +90,27 @@ def test_a_fresh_output_is_as_loud_as_the_token_embeddings(architecture):
     table = model.decoder.embed(torch.arange(model.config.vocab_size)[None])
     expected = table.pow(2).mean().sqrt().expand_as(loudness)
     torch.testing.assert_close(loudness, expected, rtol=1e-3, atol=0)
+
+
+def test_the_loudness_is_that_of_embeddings_as_the_decoder_reads_them():
+    """Gemma multiplies its table by the root of its width before the first layer."""
+    torch.manual_seed(0)
+    config = Gemma3TextConfig(
+        vocab_size=300,
+        hidden_size=LLM_DIM,
+        intermediate_size=48,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=16,
+        pad_token_id=0,
+    )
+    decoder = decoder_of(Gemma3ForCausalLM(config), "gemma3")
+    model = ASRModel(ASRConfig(encoder=encoder_dir(), decoder=decoder))
+    with torch.no_grad():
+        read = rms(model.decoder.embed(torch.arange(2, 300)[None])).pow(2).mean().sqrt()
+        written = rms(model.audio_projector(frames(3, 50))).mean()
+    torch.testing.assert_close(written, read, rtol=0.02, atol=0)
 
 
 def test_the_scale_is_measured_on_the_table_that_is_given():

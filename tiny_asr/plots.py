@@ -10,7 +10,7 @@ open, none needs a screen, and the same trace gives the same bytes.
 import base64
 import io
 import textwrap
-from functools import lru_cache, wraps
+from functools import wraps
 from pathlib import Path
 
 import numpy as np
@@ -169,9 +169,9 @@ def waveform(source: Trace | Tensor) -> Picture:
     panels["2 ms"].vlines(milliseconds, 0, near, color=SOUND, linewidth=0.8)
     panels["2 ms"].axhline(0, color="black", linewidth=0.8)
     figure.alt = (
-        f"Waveform: {facts}; values from {samples.min():.2f} to {samples.max():.2f}, the loudest at "
-        f"{loudest / SAMPLE_RATE:.2f} s. Around it a zoom to 20 ms, a curve of 320 samples, and one "
-        f"to 2 ms, {len(near)} single dots from {near.min():.2f} to {near.max():.2f}."
+        f"Waveform: {facts}; values from {samples.min():.2f} to {samples.max():.2f}, the loudest "
+        f"at {loudest / SAMPLE_RATE:.2f} s. Around it a zoom to 20 ms, a curve, and one to 2 ms: "
+        f"{len(near)} single dots from {near.min():.2f} to {near.max():.2f}."
     )
     return figure
 
@@ -195,10 +195,8 @@ def _draw_log_mel(axes: Axes, trace: Trace, legend: bool = True) -> None:
         # Whisper's M triangles have M + 2 corners, equally far apart on the mel scale, 0 to 8 kHz.
         hertz = np.array([250.0, 500.0, 1000.0, 2000.0, 4000.0])
         share = hertz_to_mel(hertz, "slaney") / hertz_to_mel(SAMPLE_RATE / 2, "slaney")
-        scale = axes.secondary_yaxis("right")
-        scale.set_yticks(
-            share * (len(mel) + 1) - 0.5, labels=[f"{value:.0f} Hz" for value in hertz]
-        )
+        labels = [f"{value:.0f} Hz" for value in hertz]
+        axes.secondary_yaxis("right").set_yticks(share * (len(mel) + 1) - 0.5, labels=labels)
         axes.figure.colorbar(image, ax=axes, label="loudness\n(1 = 40 dB)", pad=0.01)
 
 
@@ -212,9 +210,9 @@ def log_mel(trace: Trace) -> Picture:
     mel = trace["log_mel"][0]
     bins, frames = mel.shape
     figure.alt = (
-        f"Log-mel spectrogram, {frames} frames of 10 ms over {_duration(trace):.2f} s by {bins} mel "
-        f"bins from 0 to 8000 Hz. Values from {mel.min():.2f} (dark) to {mel.max():.2f} (bright); "
-        f"the loudest frame is at {int(mel.mean(dim=0).argmax()) / 100:.2f} s."
+        f"Log-mel spectrogram: {frames} frames of 10 ms over {_duration(trace):.2f} s by {bins} "
+        f"mel bins from 0 to 8000 Hz. Values from {mel.min():.2f} (dark) to {mel.max():.2f} "
+        f"(bright); the loudest frame is at {int(mel.mean(dim=0).argmax()) / 100:.2f} s."
     )
     return figure
 
@@ -224,7 +222,7 @@ def log_mel(trace: Trace) -> Picture:
 
 def _draw_embeddings(axes: Axes, values: Tensor, duration: float, legend: bool = True) -> tuple:
     """Time by dimension; returns the limits of the colours."""
-    # A few of Whisper's dimensions are ten times louder than all others, and would leave one colour.
+    # A few of Whisper's dimensions are so loud that they would leave one colour to all others.
     low, high = np.percentile(values.numpy(), (1, 99))
     image = _draw_cells(axes, values.T, duration, cmap="viridis", vmin=low, vmax=high)
     axes.set(ylabel="dimension")
@@ -258,8 +256,8 @@ def embeddings(tensor: Tensor, title: str, seconds_per_frame: float) -> Picture:
     axes.set_title(title)
     figure.alt = (
         f"{title}, {frames * seconds_per_frame:.2f} s in all. 98 of 100 activations lie between "
-        f"{low:.3g} and {high:.3g}, which the colours span; the extremes are {values.min():.3g} and "
-        f"{values.max():.3g}."
+        f"{low:.3g} and {high:.3g}, which the colours span; the extremes are {values.min():.3g} "
+        f"and {values.max():.3g}."
     )
     return figure
 
@@ -311,8 +309,8 @@ def modality_gap(trace: Trace, model) -> Picture:
         f"Left: {len(tokens)} token and {len(audio)} audio embeddings on two principal axes "
         f"({share[0]:.0%} and {share[1]:.0%} of the variance). The centres of the two clouds lie "
         f"{apart:.3g} apart, a token {spread:.3g} from its own centre on average. Encoder frames "
-        f"cannot be there: they have {frames.shape[1]} dimensions, not {audio.shape[1]}. Right: the "
-        f"median root mean square is {loudness[0].median():.3g} of encoder frames, "
+        f"cannot be there: they have {frames.shape[1]} dimensions, not {audio.shape[1]}. Right: "
+        f"the median root mean square is {loudness[0].median():.3g} of encoder frames, "
         f"{loudness[1].median():.3g} of audio embeddings, {loudness[2].median():.3g} of tokens. "
         f"{trace.warning}"
     )
@@ -348,14 +346,23 @@ def decoder_parts(trace: Trace) -> dict[str, tuple[int, str]]:
     }
 
 
-@lru_cache(maxsize=1)
-def _drawable() -> frozenset[int]:
-    return frozenset(get_font(findfont(MONOSPACE)).get_charmap())
-
-
 def _legible(text: str) -> str:
-    """The text with a box for every character that the font cannot draw."""
-    return "".join(c if c.isprintable() and ord(c) in _drawable() else "\u25a1" for c in text)
+    """The text with a box for every character that the figures' font cannot draw."""
+    known = get_font(findfont(MONOSPACE)).get_charmap()
+    return "".join(c if c.isprintable() and ord(c) in known else "\u25a1" for c in text)
+
+
+def _blank() -> tuple[Picture, Axes]:
+    """An empty sheet; `_finish` gives it its height."""
+    figure = Picture(figsize=(WIDTH, 1))
+    return figure, figure.add_axes((0, 0, 1, 1))
+
+
+def _finish(axes: Axes, height: float) -> None:
+    """Make the sheet so high that one unit on it is one inch, counted from the top left."""
+    axes.figure.set_figheight(height)
+    axes.set(xlim=(0, WIDTH), ylim=(height, 0))
+    axes.axis("off")
 
 
 @drawn
@@ -391,49 +398,47 @@ def journey(trace: Trace) -> Picture:
     return figure
 
 
-def _draw_row(axes: Axes, y: float, trace: Trace, name: str, note: str, height, bars) -> float:
-    """A stage's line of text and its bars (x, length, steps, colour), in inches; the next row's y."""
-    axes.text(0.15, y, name, weight="bold")
-    axes.text(1.55, y, trace.stages[name].stage.shape)
-    axes.text(6.45, y, f"{_sizes(trace[name])}{note}", ha="right")
-    y += 0.07
-    for x, length, steps, color in bars:
-        options = {"facecolor": color, "edgecolor": "black", "linewidth": 0.7}
-        axes.add_patch(Rectangle((x, y), length, height, **options))
-        if length / max(steps, 1) > 0.025:  # else the lines between the steps would be all there is
-            edges = x + length / steps * np.arange(1, steps)
-            axes.vlines(edges, y, y + height, color="black", linewidth=0.5)
-    return y + height + 0.24
-
-
 @drawn
 def shapes(trace: Trace) -> Picture:
     """The shape contract to scale: one bar a stage, as long as its time, as high as it is wide.
 
     Beside the whole clip stands the time of one audio embedding, where single steps can be seen.
     """
-    n, duration = trace.sizes, _duration(trace)
-    highest = max(trace["stacked_frames"].shape[-1], n["llm_dim"])
-    colors = {"waveform": SOUND, "log_mel": MEL, "audio_embeddings": AUDIO}
-    left, length, zoom, zoomed = 0.15, 6.3, 6.75, 1.4  # inches
-    figure = Picture(figsize=(WIDTH, 1))
-    axes = figure.add_axes((0, 0, 1, 1))
+    n, duration, parts = trace.sizes, _duration(trace), decoder_parts(trace)
+    left, length, near, near_length = 0.15, 6.3, 6.75, 1.4
+    figure, axes = _blank()
     axes.text(left, 0.2, f"the whole clip: {duration:.2f} s", color=MARK)
     axes.text(left + length, 0.2, "shape, numbers a second", color=MARK, ha="right")
-    axes.text(zoom, 0.2, f"{duration / n['A'] * 1000:g} ms of it", color=MARK)
+    axes.text(near, 0.2, f"{duration / n['A'] * 1000:g} ms of it", color=MARK)
+    scale = 0.9 / max(trace["stacked_frames"].shape[-1], n["llm_dim"])  # inches a number
     y, facts = 0.5, []
+
+    def row(name: str, note: str, *bars: tuple[float, float, int, str]) -> None:
+        """A stage's sizes and its bars (x, length, steps, colour); the first is the whole of it."""
+        nonlocal y
+        axes.text(left, y, name, weight="bold")
+        axes.text(left + 1.45, y, trace.stages[name].stage.shape)
+        axes.text(left + length, y, f"{_sizes(trace[name])}{note}", ha="right")
+        numbers = trace[name].numel() / bars[0][2]
+        height = min(max(numbers * scale, 0.05), 1.1)
+        y += 0.07
+        for x, width, steps, color in bars:
+            axes.add_patch(Rectangle((x, y), width, height, facecolor=color, edgecolor="black"))
+            if width > 0.025 * steps:  # else the lines between the steps would be all there is
+                edges = np.linspace(x, x + width, steps + 1)
+                axes.vlines(edges, y, y + height, color="black", linewidth=0.5)
+        y += height + 0.24
+
     for name, recorded in trace.stages.items():
-        time = [n[axis] for axis in recorded.stage.axes if axis in ("S", "F", "T", "A")]
-        if not time:
-            continue
-        numbers, steps = recorded.tensor.numel(), time[0]
-        near, color = steps // n["A"], colors.get(name, ENCODER)
-        axes.text(zoom + zoomed, y, f"{_many(near)} step{'s' * (near > 1)}", ha="right")
-        bars = [(left, length, steps, color), (zoom, zoomed, near, color)]
-        height = max(0.9 * numbers / steps / highest, 0.05)
-        note = f", {_many(numbers / duration)}/s"
-        y = _draw_row(axes, y, trace, name, note, height, bars)
-        facts.append(f"{_title(trace, name)}{note}, {_many(near)} to an audio embedding")
+        for axis in {"S", "F", "T", "A"}.intersection(recorded.stage.axes):
+            steps = n[axis] // n["A"]
+            axes.text(near + near_length, y, f"{_many(steps)} step{'s'[: steps - 1]}", ha="right")
+            note = f", {_many(recorded.tensor.numel() / duration)}/s"
+            facts.append(f"{_title(trace, name)}{note}, {_many(steps)} to an audio embedding")
+            color = {"waveform": SOUND, "log_mel": MEL, "audio_embeddings": AUDIO}.get(
+                name, ENCODER
+            )
+            row(name, note, (left, length, n[axis], color), (near, near_length, steps, color))
     for second in range(0, int(duration) + 1, 1 if duration < 12 else 5):
         x = left + second / duration * length
         axes.vlines(x, y - 0.1, y - 0.04, color="black", linewidth=0.8)
@@ -441,28 +446,22 @@ def shapes(trace: Trace) -> Picture:
     axes.hlines(y - 0.1, left, left + length, color="black", linewidth=0.8)
     x = left + n["A"] // 2 / n["A"] * length
     axes.hlines(y - 0.1, x, x + length / n["A"], color=MARK, linewidth=4)
-    y += 0.65
-    parts = decoder_parts(trace)
-    *read, (written, _) = parts.values()
-    unit, x, bars = length / (n["P"] + n["A"] + written), left, []
-    for count, color in read:
-        bars.append((x, count * unit, count, color))
-        x += count * unit
-    text = f"the decoder's positions, no longer times: {n['P'] + n['A']} read, {written} written"
-    axes.text(left, y - 0.3, text, color=MARK)
-    tall = min(max(n["V"] / highest, 0.05), 1.2)
-    for name, height, bars in (
-        ("decoder_input", max(0.9 * n["llm_dim"] / highest, 0.05), bars),
-        ("next_token_logits", tall, [(x - unit, unit, 1, TEXT)]),
-        ("token_ids", 0.05, [(x, written * unit, written, TEXT)]),
-    ):
-        y = _draw_row(axes, y, trace, name, "", height, bars)
-    low, high = highest * 0.05 / 0.9, highest * 1.2 / 0.9
-    text = f"height: the numbers in one step, to scale between {low:.0f} and {_many(high)}"
-    axes.text(left, y, text, color="#555555")
-    figure.set_figheight(y + 0.1)
-    axes.set(xlim=(0, WIDTH), ylim=(y + 0.1, 0))
-    axes.axis("off")
+    axes.text(left, y + 0.4, "the decoder's positions, no longer times", color=MARK)
+    y += 0.7
+    before, audio, after, written = (count for count, _ in parts.values())
+    unit = length / (before + audio + after + written)
+    read = before + audio + after
+    end = left + read * unit
+    whole, heard = (
+        (left, read * unit, read, PROMPT),
+        (left + before * unit, audio * unit, audio, AUDIO),
+    )
+    row("decoder_input", "", whole, heard)
+    row("next_token_logits", "", (end - unit, unit, 1, TEXT))
+    row("token_ids", "", (end, written * unit, written, TEXT))
+    text = f"heights to scale from {0.05 / scale:.0f} to {_many(1.1 / scale)} numbers a step"
+    axes.text(left, y, text)
+    _finish(axes, y + 0.1)
     counts = ", ".join(f"{count} {name}" for name, (count, _) in parts.items())
     figure.alt = (
         f"The stages as bars over the same {duration:.2f} s, cut into ever fewer steps: "
@@ -481,49 +480,40 @@ def decoder_input(trace: Trace, model) -> Picture:
     Args:
         model: the `ASRModel` of the trace, for the prompt's tokens.
     """
-    tokenizer, decoder = model.processor.tokenizer, model.decoder
-    prompts = [
-        [tokenizer.decode(token) for token in ids[0]]
-        for ids in (decoder.prompt_before, decoder.prompt_after)
-    ]
-    audio = [f"audio {index}" for index in range(trace.sizes["A"])]
-    parts, sequence, cells, first = decoder_parts(trace), [prompts[0], audio], [], 0
-    sequence += [prompts[1], trace.tokens]
-    for texts, (_, color) in zip(sequence, parts.values(), strict=True):
+    decode, decoder = model.processor.tokenizer.decode, model.decoder
+    before, after = decoder.prompt_before[0], decoder.prompt_after[0]
+    audio = [f"audio[{index}]" for index in range(trace.sizes["A"])]
+    runs = [map(decode, before), audio, map(decode, after), trace.tokens]
+    parts, cells, first = decoder_parts(trace), [], 0
+    for texts, (count, color) in zip(runs, parts.values(), strict=True):
         most = 7 if texts is audio else 30
-        run = [(_marked(text), str(first + i), color) for i, text in enumerate(texts)]
-        if len(run) > most:
-            run[most - 3 : -2] = [(f"... {len(run) - most + 1} more ...", "", "white")]
+        run = [(text, str(position), color) for position, text in enumerate(texts, start=first)]
+        if count > most:
+            run[most - 3 : -2] = [(f"... {count - most + 1} more ...", "", "white")]
         cells += run
-        first += len(texts)
-    figure = Picture(figsize=(WIDTH, 1))
-    axes = figure.add_axes((0, 0, 1, 1))
-    x, y = 8.0, 40.0  # points, from the top left
+        first += count
+    figure, axes = _blank()
+    x, y = 0.12, 0.45
     for text, number, color in cells:
-        width = max(5.5 * len(text), 6 * len(number)) + 7
-        if x + width > WIDTH * 72 - 8:
-            x, y = 8.0, y + 40
-        axes.add_patch(Rectangle((x, y), width, 18, facecolor=color, edgecolor="black"))
-        middle = x + width / 2
-        axes.text(middle, y + 9, text, family=MONOSPACE, ha="center", va="center_baseline")
-        axes.text(middle, y + 29, number, ha="center", color="#555555")
-        x += width + 3
+        if color != "white":
+            text = text.replace(" ", "\u2423").replace("\n", "\u21b5")
+        text = _legible(text)
+        width = 0.076 * max(len(text), len(number)) + 0.1  # as wide as a character of 9 points
+        if x + width > WIDTH - 0.12:
+            x, y = 0.12, y + 0.55
+        axes.add_patch(Rectangle((x, y), width, 0.25, facecolor=color, edgecolor="black"))
+        options = {"ha": "center", "va": "center_baseline"}
+        axes.text(x + width / 2, y + 0.125, text, family=MONOSPACE, **options)
+        axes.text(x + width / 2, y + 0.37, number, **options)
+        x += width + 0.04
     counts = [f"{count} {name}" for name, (count, _) in parts.items()]
     handles = [Patch(facecolor=color, edgecolor="black") for _, color in parts.values()]
     axes.legend(handles, counts, loc="upper left", ncols=4)
-    axes.text(8, y + 52, trace.warning, color=MARK, weight="bold")
-    height = y + (62 if trace.warning else 40)
-    figure.set_figheight(height / 72)
-    axes.set(xlim=(0, WIDTH * 72), ylim=(height, 0))
-    axes.axis("off")
+    axes.text(0.12, y + 0.7, trace.warning, color=MARK, weight="bold")
+    _finish(axes, y + (0.8 if trace.warning else 0.55))
     figure.alt = (
         f"The decoder's sequence of {first} positions as numbered cells, in this order: "
-        f"{', '.join(counts)}. The prompt begins {''.join(prompts[0] + prompts[1])[:20]!r}. "
-        f"The written tokens begin {''.join(trace.tokens)[:30]!r}. {trace.warning}"
+        f"{', '.join(counts)}. The prompt begins {decode(before)!r} and ends {decode(after)!r}; the "
+        f"written tokens begin {''.join(trace.tokens[:10])!r}. {trace.warning}"
     )
     return figure
-
-
-def _marked(token: str) -> str:
-    """A token with its spaces and line ends made visible."""
-    return _legible(token.replace(" ", "\u2423").replace("\n", "\u21b5"))

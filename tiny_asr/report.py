@@ -51,7 +51,7 @@ h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; margin-top: 2.2rem; }
 .note { border-left: 4px solid var(--sub); padding: .3rem .8rem; background: var(--card); }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: .8rem 0; }
 th, td { padding: .25rem 1rem .25rem 0; text-align: left; border-bottom: 1px solid var(--line);
-  vertical-align: top; } th { font-weight: 550; }
+  vertical-align: top; } th { font-weight: 550; } thead th, td { overflow-wrap: normal; }
 @media (max-width: 30rem) { table { font-size: .9rem; } th, td { padding-right: .5rem; } }
 figure { margin: .5rem 0; } img { max-width: 100%; width: 38rem; height: auto; }
 article { background: var(--card); border: 1px solid var(--line); border-radius: .5rem;
@@ -138,7 +138,7 @@ def _summary(result: Result) -> str:
     facts = [
         ("Word error rate (WER)", _percent(result.wer)),
         ("95 % interval (bootstrap over clips)", _range(result.wer_low, result.wer_high)),
-        ("Same transcripts, other clips' references", _percent(result.wer_shuffled)),
+        ("Shuffled-audio control (WER)", _percent(result.wer_shuffled)),
         ("Character error rate (CER)", _percent(result.cer)),
         ("Clips at or above 100 %", _percent(result.rows_at_100)),
         ("Clips, words in the references", f"{result.utterances:,}, {result.words:,}"),
