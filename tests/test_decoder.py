@@ -68,6 +68,13 @@ def write(decoder: TextDecoder, embeddings, lengths, **options) -> list[list[int
     return torch.stack(steps, dim=1).tolist() if steps else [[] for _ in lengths]
 
 
+def assert_written_as_alone(decoder: TextDecoder) -> None:
+    rows = write(decoder, audio(), LENGTHS)
+    for row in ROWS:
+        alone = write(decoder, own(audio(), row), LENGTHS[row : row + 1])[0]
+        assert rows[row][: len(alone)] == alone
+
+
 # The splice ------------------------------------------------------------------------------------
 
 
@@ -158,12 +165,13 @@ def test_rows_of_a_batch_score_as_if_alone(architecture):
 
 
 @pytest.mark.parametrize("prompt", PROMPTS)
-def test_rows_score_as_if_alone_wherever_the_prompt_has_its_audio(prompt):
+def test_rows_are_as_if_alone_wherever_the_prompt_has_its_audio(prompt):
     directory = talkative_decoder_dir()
     model = ASRModel(ASRConfig(encoder=encoder_dir(), decoder=directory, prompt=prompt))
     labels = labels_of(model, "the cat sat on the mat", "on", "the other one")
     with torch.no_grad():
         assert batch_against_rows(model.decoder, audio(), labels) < 1e-4
+    assert_written_as_alone(model.decoder)
 
 
 def test_rows_score_as_if_alone_in_a_decoder_with_a_sliding_window():
@@ -245,21 +253,7 @@ def test_writing_with_a_cache_equals_reading_everything_anew(architecture):
 
 @both
 def test_a_batch_writes_what_its_clips_write_alone(architecture):
-    decoder, embeddings = talkative(architecture).decoder, audio()
-    rows = write(decoder, embeddings, LENGTHS)
-    for row in ROWS:
-        alone = write(decoder, own(embeddings, row), LENGTHS[row : row + 1])[0]
-        assert rows[row][: len(alone)] == alone
-
-
-@pytest.mark.parametrize("prompt", PROMPTS)
-def test_a_batch_writes_as_alone_wherever_the_prompt_has_its_audio(prompt):
-    directory = talkative_decoder_dir()
-    model = ASRModel(ASRConfig(encoder=encoder_dir(), decoder=directory, prompt=prompt))
-    rows = write(model.decoder, audio(), LENGTHS)
-    for row in ROWS:
-        alone = write(model.decoder, own(audio(), row), LENGTHS[row : row + 1])[0]
-        assert rows[row][: len(alone)] == alone
+    assert_written_as_alone(talkative(architecture).decoder)
 
 
 def ending_at(word: int) -> tuple[TextDecoder, list[list[int]]]:
@@ -277,10 +271,7 @@ def test_a_row_stops_at_its_end_token_and_the_others_go_on():
     decoder, rows = ending_at(4)
     assert len(rows[0]) > 5  # another row went on
     assert rows[1][4:] == [decoder.end_id] * (len(rows[1]) - 4)
-    for row in ROWS:
-        alone = write(decoder, own(audio(), row), LENGTHS[row : row + 1])[0]
-        assert rows[row][: len(alone)] == alone
-        assert decoder.end_id not in alone[:-1]
+    assert_written_as_alone(decoder)
 
 
 def test_writing_ends_as_soon_as_every_row_has_ended():

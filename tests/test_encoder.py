@@ -1,4 +1,4 @@
-"""The encoder: Whisper's own numbers on 30 s, and a clip's same numbers at any length or company."""
+"""The encoder: Whisper's own numbers on 30 s; at any length, a clip's own in any company."""
 
 import logging
 

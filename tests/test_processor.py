@@ -134,7 +134,10 @@ def test_batch_decode():
     ("arguments", "message"),
     [
         ({}, "neither audio nor text came"),
-        ({"audio": [torch.zeros(99)], "text": ["a", "b"], "sampling_rate": RATE}, "1 clips.* 2 texts came"),
+        (
+            {"audio": [torch.zeros(99)], "text": ["a", "b"], "sampling_rate": RATE},
+            "1 clips.* 2 texts came",
+        ),
         ({"audio": []}, "empty list"),
         ({"audio": torch.zeros(99)}, "without sampling_rate"),
         ({"audio": [0.1, 0.2], "sampling_rate": RATE}, "cannot load audio from a float"),

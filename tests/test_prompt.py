@@ -70,7 +70,7 @@ def test_the_end_token(smollm3, llama):
     assert default_end_token(smollm3) == "<|im_end|>"
     assert default_end_token(llama) == "</s>"
     llama.eos_token = None
-    with pytest.raises(ValueError, match="no end-of-text token.*set end_token"):
+    with pytest.raises(ValueError, match=r"no end-of-text token.*set end_token"):
         default_end_token(llama)
 
 

@@ -44,7 +44,9 @@ def trace():
 def test_the_contract_uses_declared_symbols_only():
     for name, line in CONTRACT.items():
         assert line.name == name
-        symbols = {part for axis in line.axes for term in axis.split("+") for part in term.split("*")}
+        symbols = {
+            part for axis in line.axes for term in axis.split("+") for part in term.split("*")
+        }
         assert symbols <= set(AXES)
         assert line.kind in ("float", "int")
         assert line.meaning

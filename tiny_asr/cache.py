@@ -14,17 +14,22 @@ import hashlib
 import json
 import os
 import shutil
+import warnings
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from tiny_asr.audio import HOP_LENGTH, N_FFT, SAMPLE_RATE, SAMPLES_PER_ENCODER_FRAME
+from tiny_asr.data import Batch, Loader, SpeechData, make_batches, rank_slice
+from tiny_asr.device import DTYPES
 
 INDEX, FRAMES = "index.json", "encoder_output.bin"
 MEL_SETTINGS = {"rate": SAMPLE_RATE, "n_fft": N_FFT, "hop": HOP_LENGTH, "version": 1}
+BATCH_SECONDS = 120.0  # padded audio encoded at a time
 
 
 class CacheError(ValueError):
@@ -36,27 +41,31 @@ class EncoderCache:
 
     Args:
         directory: the cache's own folder, as `build_cache` made it.
+    Raises CacheError if it is missing or torn; what is in it only `verify` looks at.
     """
 
     def __init__(self, directory: str | Path):
         self.directory = Path(directory)
+        file = self.directory / FRAMES
+        self.clips: dict[str, tuple[int, int, int]] = {}  # id -> first frame, frames, checksum
+        frames = 0
         try:
-            index = json.loads((self.directory / INDEX).read_text())
+            index = json.loads((self.directory / INDEX).read_text(encoding="utf-8"))
+            if index["checksum"] != _index_checksum(index["clips"]):
+                raise ValueError("its index is damaged")
             self.key, self.dim = index["key"], index["encoder_dim"]
-            self.dtype = getattr(torch, index["dtype"])
-            self.clips: dict[str, tuple[int, int, int]] = {
-                name: tuple(clip) for name, clip in index["clips"].items()
-            }  # id -> first frame, frames, checksum
-        except (OSError, ValueError, KeyError, AttributeError) as error:
+            self.dtype = DTYPES[index["dtype"]]
+            for clip_id, (count, checksum) in index["clips"].items():
+                self.clips[clip_id] = (frames, count, checksum)
+                frames += count
+            expected, held = frames * self.dim * self.dtype.itemsize, np.memmap(file, mode="r")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise CacheError(f"{self.directory} holds no complete cache ({error})") from error
-        frames = sum(count for _, count, _ in self.clips.values())
-        expected = frames * self.dim * self.dtype.itemsize
-        size = (self.directory / FRAMES).stat().st_size if (self.directory / FRAMES).exists() else 0
-        if size != expected:
-            raise CacheError(f"{self.directory / FRAMES} has {size} bytes; expected {expected}")
-        self._flat = torch.from_file(
-            str(self.directory / FRAMES), shared=False, size=frames * self.dim, dtype=self.dtype
-        )
+        if len(held) != expected:
+            raise CacheError(f"{file} has {len(held)} bytes; expected {expected}")
+        with warnings.catch_warnings():  # that the map can't be written to: it need not
+            warnings.simplefilter("ignore", UserWarning)
+            self._flat = torch.from_numpy(held).view(self.dtype)
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -72,8 +81,22 @@ class EncoderCache:
         padded = torch.nn.utils.rnn.pad_sequence(clips, batch_first=True)
         return padded, torch.tensor([len(clip) for clip in clips])
 
+    def batches(
+        self, data: SpeechData, order: Sequence[Sequence[int]], rank: int, num_processes: int
+    ) -> Iterator[Batch]:
+        """Batches as a `Loader` has them, but nothing is decoded: ids and texts only.
+
+        Clips that could not be decoded when the cache was made are not in it, and are left out.
+        """
+        silent = {"waveforms": torch.zeros(0, 0), "lengths": torch.zeros(0, dtype=torch.int64)}
+        for batch in order:
+            clips = [data[index] for index in rank_slice(batch, rank, num_processes)]
+            clips = [clip for clip in clips if clip.id in self.clips]
+            ids, texts = [clip.id for clip in clips], [clip.text for clip in clips]
+            yield Batch(ids=ids, texts=texts, seconds=[clip.seconds for clip in clips], **silent)
+
     def verify(self) -> None:
-        """Read everything and compare the checksums."""
+        """Read everything and compare the checksums; CacheError where one differs."""
         for clip_id, (_, _, checksum) in self.clips.items():
             if _checksum(self[clip_id]) != checksum:
                 raise CacheError(f"{self.directory}: the frames of clip {clip_id!r} are damaged")
@@ -83,11 +106,15 @@ def _checksum(frames: Tensor) -> int:
     return zlib.crc32(frames.contiguous().view(torch.uint8).numpy())
 
 
-def cache_key(model, data) -> str:
+def _index_checksum(clips: dict) -> int:
+    return zlib.crc32(json.dumps(clips).encode())
+
+
+def cache_key(model, data: SpeechData) -> str:
     """A digest of all that the encoder's output depends on.
 
-    That is the encoder's weights and sizes, the padding and mel settings, and each clip's id and
-    encoded audio.
+    That is the encoder's weights and heads, the padding and mel settings, and each clip's id,
+    length and encoded audio.
     """
     digest = hashlib.sha256()
     config = model.config
@@ -95,32 +122,35 @@ def cache_key(model, data) -> str:
         "num_mel_bins": config.num_mel_bins,
         "samples_per_embedding": config.samples_per_embedding,
         "dtype": str(model.encoder.dtype),
+        "heads": config.encoder_config.encoder_attention_heads,
+        "activation": config.encoder_config.activation_function,
     }
     digest.update(json.dumps(settings, sort_keys=True).encode())
     for name, weight in sorted(model.encoder.state_dict().items()):
         digest.update(name.encode())
         digest.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy())
     for utterance in data:
-        digest.update(utterance.id.encode())
+        digest.update(f"{utterance.id} {utterance.seconds}".encode())
         digest.update(utterance.fingerprint())
     return digest.hexdigest()
 
 
 def build_cache(
     model,
-    data,
+    data: SpeechData,
     directory: str | Path,
-    batches: Callable,
+    *,
+    workers: int = 2,
     say: Callable[[str], None] = print,
 ) -> EncoderCache:
     """Open the data's cache under `directory`, or make it if it is missing, stale or torn.
 
     Args:
         model: an `ASRModel`; its encoder runs on its device.
-        data: the `SpeechData`.
         directory: of all caches; each lies in a sub-folder named by its key.
-        batches: a function of `data` that yields decoded batches with `.ids .waveforms .lengths`.
+        workers: threads that decode audio.
         say: told about the size and the progress.
+    Raises ValueError if there is no room for it, or if no clip can be decoded.
     """
     key = cache_key(model, data)
     place = Path(directory) / key[:16]
@@ -129,18 +159,23 @@ def build_cache(
         if cache.key != key:
             raise CacheError(f"{place} was made from other models or data")
         cache.verify()
-        say(f"cache: {len(cache)} clips read from {place}")
-        return cache
     except CacheError as error:
         if place.exists():
             say(f"cache: made again, because {error}")
-    _write(model, data, place, key, batches, say)
-    return EncoderCache(place)
+        _write(model, data, place, key, workers, say)
+        cache = EncoderCache(place)
+    missing = len(data) - len(cache)
+    left_out = f"; {missing} that can't be decoded are left out" if missing else ""
+    say(f"cache: {len(cache)} clips in {place}{left_out}")
+    return cache
 
 
-def _write(model, data, place: Path, key: str, batches: Callable, say) -> None:
+def _write(model, data: SpeechData, place: Path, key: str, workers: int, say) -> None:
     """Encode everything into a temporary folder, then rename it: a cache is whole or not there."""
     dtype, dim = model.encoder.dtype, model.config.encoder_dim
+    shutil.rmtree(place, ignore_errors=True)
+    partial = place.with_name(f"{place.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
     seconds = sum(utterance.seconds for utterance in data)
     size = seconds * SAMPLE_RATE / SAMPLES_PER_ENCODER_FRAME * dim * dtype.itemsize
     free = shutil.disk_usage(_existing(place)).free
@@ -153,21 +188,23 @@ def _write(model, data, place: Path, key: str, batches: Callable, say) -> None:
             f"the cache needs about {size / 1e9:.2f} GB at {place}, where {free / 1e9:.2f} GB are "
             "free; expected enough: choose another folder, or train without a cache"
         )
-    partial = place.with_name(f"{place.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    clips, first, done, tenth = {}, 0, 0.0, 1
+    order = make_batches(data, max_seconds=BATCH_SECONDS, seed=0, epoch=0, shuffle=False)
+    multiple = model.config.samples_per_embedding
+    clips, done, tenth = {}, 0.0, 1
     try:
+        partial.mkdir(parents=True)
         with open(partial / FRAMES, "wb") as file:
-            for batch in batches(data):
+            for batch in Loader(data, order, multiple=multiple, workers=workers):
+                if len(batch) == 0:
+                    continue
                 output, lengths = model.encode_batch(batch.waveforms, batch.lengths)
-                output = output.cpu()
-                for clip_id, frames, count in zip(batch.ids, output, lengths.tolist(), strict=True):
+                for clip_id, frames, count in zip(
+                    batch.ids, output.cpu(), lengths.tolist(), strict=True
+                ):
                     own = frames[:count].contiguous()
                     file.write(own.view(torch.uint8).numpy())
-                    clips[clip_id] = (first, count, _checksum(own))
-                    first += count
-                done += float(sum(batch.seconds))
+                    clips[clip_id] = (count, _checksum(own))
+                done += sum(batch.seconds)
                 if done / seconds >= tenth / 10:
                     say(f"cache: {done / 3600:.2f} of {seconds / 3600:.2f} h encoded")
                     tenth = int(10 * done / seconds) + 1
@@ -176,16 +213,18 @@ def _write(model, data, place: Path, key: str, batches: Callable, say) -> None:
             "encoder": model.config.encoder,
             "encoder_dim": dim,
             "dtype": str(dtype).removeprefix("torch."),
+            "checksum": _index_checksum(clips),
             "clips": clips,
         }
-        (partial / INDEX).write_text(json.dumps(index))
+        (partial / INDEX).write_text(json.dumps(index), encoding="utf-8")
+        os.replace(partial, place)
     except OSError as error:
-        shutil.rmtree(partial, ignore_errors=True)
         raise ValueError(
-            f"the cache at {place} could not be written: {error}; nothing of it was kept"
+            f"the cache at {place} could not be written: {error}; nothing of it was kept: free "
+            "some space, choose another folder, or train without a cache"
         ) from error
-    shutil.rmtree(place, ignore_errors=True)
-    os.replace(partial, place)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _existing(path: Path) -> Path:

@@ -12,7 +12,8 @@ JSON. The last two checkpoints are kept, and `latest` names the newer one.
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -34,8 +35,9 @@ class TrainingState:
     epoch, batch: where in the data the next step begins.
     seconds: time spent training, over all sessions.
     skipped: steps left out because a loss or gradient was not finite.
-    best: the lowest error so far (WER, or the training loss without evaluation data).
+    best: the lowest WER so far; None without evaluation data.
     losses: mean loss of each logged interval, for the early warning.
+    scaler: the gradient scaler's state, empty unless training in float16.
     """
 
     step: int = 0
@@ -46,125 +48,148 @@ class TrainingState:
     skipped: int = 0
     best: float | None = None
     losses: list[float] = field(default_factory=list)
+    scaler: dict[str, float] = field(default_factory=dict)
 
 
-class DiskError(OSError):
+class DiskError(ValueError):
     """Something could not be written; what was there before is untouched."""
 
 
-def write_whole(directory: Path, write: Callable[[Path], None], keep: str) -> None:
-    """Let `write` fill a temporary folder, flush it, and rename it to `directory`.
-
-    Args:
-        keep: what is still good when this fails, for the error message.
-    """
-    partial = directory.with_name(directory.name + PARTIAL)
-    shutil.rmtree(partial, ignore_errors=True)
+@contextmanager
+def explain_failure(what: Path, kept: str) -> Iterator[None]:
+    """Turn a failure to write into a DiskError that also says what is still good."""
     try:
-        partial.mkdir(parents=True)
-        write(partial)
-        for file in partial.iterdir():
-            _flush(file)
-        if directory.exists():
-            shutil.rmtree(directory)
-        os.replace(partial, directory)
-        _flush(directory.parent)
-    except (OSError, SafetensorError) as error:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise DiskError(f"cannot write {directory}: {error}; is the disk full? {keep}") from error
+        yield
+    except Exception as error:  # `tokenizers` raises nothing more precise on a full disk
+        raise DiskError(f"cannot write {what}: {error}; is the disk full? {kept}") from error
 
 
-def write_files(folder: Path, target: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill the temporary `folder`, then move its files into `target` one by one."""
+@contextmanager
+def _temporary(folder: Path, kept: str) -> Iterator[Path]:
+    """An empty folder to write into; whatever of it was not moved away is gone afterwards."""
     try:
-        shutil.rmtree(folder, ignore_errors=True)
-        write(folder)
-        for file in folder.iterdir():
-            os.replace(file, target / file.name)
-    except (OSError, SafetensorError) as error:
-        raise DiskError(
-            f"cannot write the model to {target}: {error}; is the disk full? Each file that was "
-            "there is either old or new, and whole"
-        ) from error
+        with explain_failure(folder, kept):
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Replace a small text file: whoever reads it finds the old text or the new one, whole."""
+    partial = path.with_name(path.name + PARTIAL)
+    partial.write_text(text, encoding="utf-8")
+    _flush(partial)
+    os.replace(partial, path)
+
+
+def save_model(out: Path, save_pretrained: Callable[[Path], None]) -> None:
+    """Put a model's files into `out`, each of them whole."""
+    kept = f"Each file of the model in {out} is the old or the new one, and whole"
+    with _temporary(out / f"best{PARTIAL}", kept) as folder:
+        save_pretrained(folder)
+        _flush_all(folder)
+        for file in list(folder.iterdir()):
+            os.replace(file, out / file.name)
+
+
 def save_checkpoint(
     out: Path, projector: nn.Module, optimizer: torch.optim.Optimizer, state: TrainingState
-) -> Path:
-    """Write `out/checkpoints/step-N`, point `latest` at it, delete all but the last two."""
+) -> None:
+    """Write `out/checkpoints/step-N`, point `latest` at it, delete all but the last two.
+
+    Raises DiskError if that fails; the checkpoints before are then still there.
+    """
     root = out / "checkpoints"
     directory = root / f"step-{state.step}"
-    latest = root / "latest"
-    last_good = (
-        f"the last good checkpoint is {latest.read_text()}" if latest.exists() else "none yet"
-    )
-
-    def write(folder: Path) -> None:
+    earlier = [path for path in _steps(root) if _step(path) < state.step]
+    kept = f"The last good checkpoint is {earlier[-1]}" if earlier else "There is no checkpoint yet"
+    with _temporary(directory.with_name(directory.name + PARTIAL), kept) as folder:
         save_file(_plain(projector.state_dict()), folder / "model.safetensors")
         save_file(_optimizer_tensors(optimizer), folder / "optimizer.safetensors")
         save_file({"cpu": torch.get_rng_state()}, folder / "random.safetensors")
         (folder / "state.json").write_text(json.dumps(asdict(state), indent=1))
-
-    write_whole(directory, write, last_good)
-    pointer = root / f"latest{PARTIAL}"
-    try:
-        pointer.write_text(directory.name)
-        os.replace(pointer, latest)
-    except OSError as error:
-        raise DiskError(f"cannot write {latest}: {error}; {last_good}") from error
-    for old in _steps(root)[:-KEPT]:
-        shutil.rmtree(old, ignore_errors=True)
-    return directory
+        _flush_all(folder)
+        if directory.exists():  # damaged: a resumed run comes by here again
+            shutil.rmtree(directory)
+        os.replace(folder, directory)
+        write_text(root / "latest", directory.name)
+        _flush(root)
+    for path in _steps(root):
+        if path not in (directory, *earlier[-KEPT + 1 :]):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def load_checkpoint(
     out: Path, projector: nn.Module, optimizer: torch.optim.Optimizer, say=print
 ) -> TrainingState:
-    """Restore the newest checkpoint that is whole; ValueError if there is none."""
+    """Restore the newest checkpoint that is whole.
+
+    Args:
+        say: told about each one that is damaged.
+    Raises ValueError if there is none, or if it does not fit the projector.
+    """
     root = out / "checkpoints"
-    latest = root / "latest"
-    names = [latest.read_text().strip()] if latest.is_file() else []
-    names += [path.name for path in reversed(_steps(root)) if path.name not in names]
-    for name in names:
-        folder = root / name
+    for folder in reversed(_steps(root)):
         try:
             weights = load_file(folder / "model.safetensors")
             moments = load_file(folder / "optimizer.safetensors")
-            random = load_file(folder / "random.safetensors")
+            random = load_file(folder / "random.safetensors")["cpu"]
             state = TrainingState(**json.loads((folder / "state.json").read_text()))
-        except (OSError, SafetensorError, ValueError, TypeError) as error:
+        except (OSError, SafetensorError, ValueError, TypeError, KeyError) as error:
             say(f"resume: {folder} is damaged ({error}); trying the one before")
             continue
-        projector.load_state_dict(weights)
+        try:
+            projector.load_state_dict(weights)
+        except RuntimeError as error:
+            raise ValueError(
+                f"{folder} does not fit this model ({error}); expected the encoder, decoder and "
+                f"projector that the run began with: see {out / 'run.yaml'}"
+            ) from error
         _restore_optimizer(optimizer, moments)
-        torch.set_rng_state(random["cpu"])
+        torch.set_rng_state(random)
         return state
     raise ValueError(
-        f"no usable checkpoint under {root}; expected step-N folders there: start the run "
-        "without --resume"
+        f"no usable checkpoint under {root}; expected step-N folders there: choose another folder "
+        "and start anew"
     )
 
 
+def has_run(out: Path) -> bool:
+    """Whether a run began in `out` and left something that another one would overwrite."""
+    return any((out / name).exists() for name in ("checkpoints", "log.csv", "model.safetensors"))
+
+
 def has_checkpoint(out: Path) -> bool:
-    """Whether a run in `out` left anything to resume from."""
+    """Whether there is something to resume from in `out`."""
     return bool(_steps(out / "checkpoints"))
+
+
+def _step(folder: Path) -> int:
+    return int(folder.name.removeprefix("step-"))
 
 
 def _steps(root: Path) -> list[Path]:
     """The checkpoint folders, oldest first."""
     folders = [path for path in root.glob("step-*") if path.name[5:].isdigit()]
-    return sorted(folders, key=lambda path: int(path.name[5:]))
+    return sorted(folders, key=_step)
 
 
 def _flush(path: Path) -> None:
     """Make sure that what was written to a file or folder is on the disk."""
-    handle = os.open(path, os.O_RDONLY)
+    if path.is_dir() and os.name == "nt":  # Windows can't open a folder, and need not
+        return
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _flush_all(folder: Path) -> None:
+    for path in [*folder.iterdir(), folder]:
+        _flush(path)
 
 
 def _plain(tensors: dict) -> dict:

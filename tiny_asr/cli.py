@@ -30,6 +30,8 @@ app = typer.Typer(
     help="A speech recogniser to read, train and teach with.",
 )
 
+UsageError = typer.BadParameter.__base__  # click's, or that of the copy inside a newer typer
+
 Model = Annotated[str, typer.Option(help="tiny, small, full, a checkpoint's directory or a hub id")]
 Encoder = Annotated[str | None, typer.Option(help="another Whisper encoder: directory or hub id")]
 Decoder = Annotated[str | None, typer.Option(help="another language model: directory or hub id")]
@@ -325,10 +327,11 @@ def main() -> None:
     _quieten()
     try:
         status = app(args=sys.argv[1:] or ["--help"], prog_name="tiny-asr", standalone_mode=False)
-    except (ValueError, typer.TyperException) as error:
-        usage = isinstance(error, typer.TyperException)
-        message = f"{error.format_message()} (see tiny-asr --help)" if usage else error
-        print(_error_line(message), file=sys.stderr)
+    except UsageError as error:
+        print(_error_line(f"{error.format_message()} (see tiny-asr --help)"), file=sys.stderr)
+        status = 2
+    except ValueError as error:
+        print(_error_line(error), file=sys.stderr)
         status = 2
     except (KeyboardInterrupt, typer.Abort):
         status = 130

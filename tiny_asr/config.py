@@ -246,7 +246,8 @@ class ASRConfig(PretrainedConfig):
             if not same:
                 config.name_or_path = ""
                 if part == "decoder":
-                    fresh = cls(encoder=config.encoder, decoder=config.decoder)
+                    given = {name: kwargs.get(name) for name in ("prompt", "end_token")}
+                    fresh = cls(config.encoder, config.decoder, config.encoder_config, new, **given)
                     config.prompt, config.end_token = fresh.prompt, fresh.end_token
         return result
 

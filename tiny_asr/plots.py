@@ -20,10 +20,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
 from matplotlib.patches import Patch, Rectangle
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 from transformers.audio_utils import hertz_to_mel
 
 from tiny_asr.audio import SAMPLE_RATE
+from tiny_asr.config import BUNDLED
 from tiny_asr.tracing import Trace
 
 # Okabe and Ito's colours stay apart for colour-blind readers; black text reads on the last four.
@@ -73,14 +76,22 @@ def png(figure: Figure, alt: str | None = None, dpi: float = DPI) -> bytes:
     alt = alt or (figure.alt if isinstance(figure, Picture) else "")
     if not alt:
         raise ValueError(f"{figure} came without alt text; expected one: pass alt='what is seen'")
-    out = io.BytesIO()
+    drawing, out = io.BytesIO(), io.BytesIO()
     with style.context(["default", STYLE]):
-        figure.savefig(out, dpi=dpi, metadata={"Software": None, "Description": alt})
+        figure.savefig(drawing, dpi=dpi, pil_kwargs={"compress_level": 0})
+    # 256 colours are enough at a third of the bytes; notebooks are stored with their figures.
+    image = Image.open(drawing).convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    about = PngInfo()
+    about.add_text("Description", alt)
+    image.save(out, "png", pnginfo=about)
     return out.getvalue()
 
 
 def _bundle(figure: Figure, alt: str) -> tuple[dict, dict]:
-    data = {"image/png": base64.b64encode(png(figure, alt)).decode(), "text/plain": repr(figure)}
+    data = {
+        "image/png": base64.b64encode(png(figure, alt, 1.25 * CSS_DPI)).decode(),
+        "text/plain": repr(figure),
+    }
     width = round(figure.get_figwidth() * CSS_DPI)  # fewer than the pixels: sharp on fine screens
     return data, {"image/png": {"alt": alt, "width": width}}
 
@@ -130,13 +141,14 @@ def _duration(trace: Trace) -> float:
 # Sound -------------------------------------------------------------------------------------------
 
 
-def _draw_waveform(axes: Axes, samples: np.ndarray, seconds: float) -> None:
+def _draw_waveform(axes: Axes, samples: np.ndarray, seconds: float, legend: bool = True) -> None:
     """Samples over time; `seconds` is where the clip ends and its padding begins."""
     duration = len(samples) / SAMPLE_RATE
     axes.plot(np.arange(len(samples)) / SAMPLE_RATE, samples, color=SOUND, linewidth=0.5)
     if seconds < duration:
         axes.axvspan(seconds, duration, color=PROMPT, linewidth=0, label="padding")
-        axes.legend(loc="lower right", borderpad=0)
+        if legend:
+            axes.legend(loc="lower right", borderpad=0)
     axes.set(xlim=(0, duration), xlabel="time in s", ylabel="amplitude")
 
 
@@ -290,13 +302,13 @@ def modality_gap(trace: Trace, model) -> Picture:
     left.locator_params(nbins=6)
     left.set(xlabel=f"1st principal axis ({share[0]:.0%} of the variance)")
     left.set(ylabel=f"2nd principal axis ({share[1]:.0%})")
-    left.set_title(f"{audio.shape[1]} dimensions each; the encoder's frames had {frames.shape[1]}")
+    left.set_title(f"after the projector: {audio.shape[1]} dimensions each")
     groups = [("encoder frames", frames), ("audio embeddings", audio), ("token embeddings", tokens)]
     loudness = [rows.square().mean(dim=1).sqrt() for _, rows in groups]
     looks = ((ENCODER, "s"), (AUDIO, "^"), (TEXT, "o"))
     for place, (values, look) in enumerate(zip(loudness, looks, strict=True)):
         height = np.linspace(place - 0.3, place + 0.3, len(values))
-        right.scatter(values, height, 14, *look, edgecolor="black", linewidth=0.3)
+        right.scatter(values, height, 8, *look)
     labels = [f"{len(rows)} {name}\n({rows.shape[1]} dimensions)" for name, rows in groups]
     right.set_yticks(range(3), labels=labels)
     right.set(xscale="log", xlabel="root mean square of one embedding", ylim=(2.6, -0.6))
@@ -308,9 +320,10 @@ def modality_gap(trace: Trace, model) -> Picture:
     figure.alt = (
         f"Left: {len(tokens)} token and {len(audio)} audio embeddings on two principal axes "
         f"({share[0]:.0%} and {share[1]:.0%} of the variance). The centres of the two clouds lie "
-        f"{apart:.3g} apart, a token {spread:.3g} from its own centre on average. Encoder frames "
-        f"cannot be there: they have {frames.shape[1]} dimensions, not {audio.shape[1]}. Right: "
-        f"the median root mean square is {loudness[0].median():.3g} of encoder frames, "
+        f"{apart:.3g} apart, a token {spread:.3g} from its own centre on average. Before the "
+        f"projector there is nothing to compare: encoder frames have {frames.shape[1]} dimensions "
+        f"of their own, tokens {tokens.shape[1]}. Right: the median root mean square is "
+        f"{loudness[0].median():.3g} of encoder frames, "
         f"{loudness[1].median():.3g} of audio embeddings, {loudness[2].median():.3g} of tokens. "
         f"{trace.warning}"
     )
@@ -323,7 +336,7 @@ def modality_gap(trace: Trace, model) -> Picture:
 
 def draw_panels(panels, trace: Trace, legend: bool = True) -> None:
     """Waveform, log-mel, encoder output and audio embeddings, on four axes of the same time."""
-    _draw_waveform(panels[0], trace["waveform"][0].numpy(), trace.seconds_of_audio)
+    _draw_waveform(panels[0], trace["waveform"][0].numpy(), trace.seconds_of_audio, legend)
     _draw_log_mel(panels[1], trace, legend)
     for axes, name in zip(panels[2:], ("encoder_output", "audio_embeddings"), strict=True):
         _draw_embeddings(axes, trace[name][0], _duration(trace), legend)
@@ -369,7 +382,7 @@ def _finish(axes: Axes, height: float) -> None:
 def journey(trace: Trace) -> Picture:
     """One page, from sound to text: four panels on one time axis, the decoder's input, the text."""
     figure = Picture(figsize=(8.27, 11.69), layout="constrained")  # A4
-    *panels, strip, words = figure.subplots(6, 1, height_ratios=[1, 1.4, 1.6, 1.6, 0.3, 0.8])
+    *panels, strip, words = figure.subplots(6, 1, height_ratios=[1, 1.4, 1.6, 1.6, 0.3, 1.3])
     draw_panels(panels, trace)
     names = ["waveform", "log_mel", "encoder_output", "audio_embeddings"]
     for axes, name in zip(panels, names, strict=True):
@@ -383,13 +396,16 @@ def journey(trace: Trace) -> Picture:
     words.axis("off")
     counts = [f"{length} {name}" for name, (length, _) in parts.items()]
     handles = [Patch(facecolor=color, edgecolor="black") for _, color in parts.values()]
-    words.legend(handles, counts, loc="upper left", ncols=4, borderpad=0)
+    legend = words.legend(handles, counts, loc="upper left", ncols=4, borderpad=0)
+    legend.set_in_layout(False)  # wider than the panels, which shall not shrink for it
     text = textwrap.shorten(trace.text, 500, placeholder=f" ... ({len(trace.text)} characters)")
     lines = textwrap.wrap(f"text: {_legible(text) or '(nothing that can be seen)'}", 95)
-    words.text(0, 0.66, trace.warning, color=MARK, weight="bold", va="top")
-    words.text(0, 0.44 if trace.warning else 0.66, "\n".join(lines), fontsize=10, va="top")
-    encoder, decoder = (trace.names[part].rsplit("/", 1)[-1] for part in ("encoder", "decoder"))
-    figure.suptitle(f"{trace.seconds_of_audio:.2f} s of sound through {encoder} and {decoder}")
+    options = {"textcoords": "offset points", "va": "top", "in_layout": False}
+    words.annotate(trace.warning, (0, 1), (0, -24), color=MARK, weight="bold", **options)
+    words.annotate("\n".join(lines), (0, 1), (0, -42 if trace.warning else -24), **options)
+    encoder, decoder = (Path(trace.names[part]).name for part in ("encoder", "decoder"))
+    title = f"{trace.seconds_of_audio:.2f} s of sound through {encoder} and {decoder}"
+    figure.suptitle(title.replace(BUNDLED, ""))
     figure.alt = (
         f"The journey of {trace.seconds_of_audio:.2f} s of sound, on one time axis: "
         f"{'; '.join(_title(trace, name) for name in names)}. Below, the decoder's sequence: "
@@ -420,7 +436,7 @@ def shapes(trace: Trace) -> Picture:
         axes.text(left + 1.45, y, trace.stages[name].stage.shape)
         axes.text(left + length, y, f"{_sizes(trace[name])}{note}", ha="right")
         numbers = trace[name].numel() / bars[0][2]
-        height = min(max(numbers * scale, 0.05), 1.1)
+        height = min(max(numbers * scale, 0.05), 0.9)
         y += 0.07
         for x, width, steps, color in bars:
             axes.add_patch(Rectangle((x, y), width, height, facecolor=color, edgecolor="black"))
@@ -432,9 +448,9 @@ def shapes(trace: Trace) -> Picture:
     for name, recorded in trace.stages.items():
         for axis in {"S", "F", "T", "A"}.intersection(recorded.stage.axes):
             steps = n[axis] // n["A"]
-            axes.text(near + near_length, y, f"{_many(steps)} step{'s'[: steps - 1]}", ha="right")
+            axes.text(near + near_length, y, f"{_many(steps)} step{'s' * (steps > 1)}", ha="right")
             note = f", {_many(recorded.tensor.numel() / duration)}/s"
-            facts.append(f"{_title(trace, name)}{note}, {_many(steps)} to an audio embedding")
+            facts.append(f"{name} {_sizes(recorded.tensor)}{note}")
             color = {"waveform": SOUND, "log_mel": MEL, "audio_embeddings": AUDIO}.get(
                 name, ENCODER
             )
@@ -459,7 +475,7 @@ def shapes(trace: Trace) -> Picture:
     row("decoder_input", "", whole, heard)
     row("next_token_logits", "", (end - unit, unit, 1, TEXT))
     row("token_ids", "", (end, written * unit, written, TEXT))
-    text = f"heights to scale from {0.05 / scale:.0f} to {_many(1.1 / scale)} numbers a step"
+    text = f"height: numbers in one step, to scale from {0.05 / scale:.0f} to {_many(0.9 / scale)}"
     axes.text(left, y, text)
     _finish(axes, y + 0.1)
     counts = ", ".join(f"{count} {name}" for name, (count, _) in parts.items())
@@ -513,7 +529,7 @@ def decoder_input(trace: Trace, model) -> Picture:
     _finish(axes, y + (0.8 if trace.warning else 0.55))
     figure.alt = (
         f"The decoder's sequence of {first} positions as numbered cells, in this order: "
-        f"{', '.join(counts)}. The prompt begins {decode(before)!r} and ends {decode(after)!r}; the "
-        f"written tokens begin {''.join(trace.tokens[:10])!r}. {trace.warning}"
+        f"{', '.join(counts)}. The prompt begins {decode(before)!r} and ends {decode(after)!r}; "
+        f"the written tokens begin {''.join(trace.tokens[:10])!r}. {trace.warning}"
     )
     return figure

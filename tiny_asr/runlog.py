@@ -58,34 +58,52 @@ class Interval:
 
 def append_log(path: Path, row: dict) -> None:
     """Add one line to a CSV file; a line that a killed run left torn is closed first."""
-    torn = path.exists() and path.stat().st_size and not path.read_bytes().endswith(b"\n")
-    line = ",".join("" if row[key] is None else f"{row[key]:.6g}" for key in LOG_FIELDS)
-    header = "" if path.exists() else ",".join(LOG_FIELDS) + "\n"
+    before = path.read_bytes() if path.exists() else b""
+    start = "\n" if before and not before.endswith(b"\n") else ""
+    start += "" if before else ",".join(LOG_FIELDS) + "\n"
     with path.open("a") as file:
-        file.write(("\n" if torn else "") + header + line + "\n")
+        file.write(start + ",".join(_cell(row[key]) for key in LOG_FIELDS) + "\n")
+
+
+def _cell(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def read_log(path: str | Path) -> list[dict[str, float | None]]:
     """A run's log; of steps that were done again after a crash, the last line counts."""
     rows = {}
     with open(path, newline="") as file:
-        for line in csv.DictReader(file):
-            if None in line.values():  # torn by a kill
+        for line in csv.reader(file):
+            try:
+                values = [float(value) if value else None for value in line]
+                row = dict(zip(LOG_FIELDS, values, strict=True))
+            except ValueError:  # the header, or a line torn by a kill
                 continue
-            row = {key: float(value) if value else None for key, value in line.items()}
             rows[row["step"]] = row
     return [rows[step] for step in sorted(rows)]
 
 
 def progress_line(row: dict, max_utterances: int) -> str:
     """One line of at most 80 columns: it reads the same in a terminal, a notebook and a log."""
-    left = (max_utterances - row["utterances"]) / max(1e-9, row["utterances_per_second"])
-    text = (
-        f"step {row['step']:>6}  utterances {row['utterances']:>7}/{max_utterances}  "
-        f"loss {row['loss']:.3f}  {row['utterances_per_second']:.0f}/s"
-    )
-    text += f"  WER {row['wer']:.1%}" if row["wer"] is not None else ""
-    return text + (f"  {left / 60:.0f} min left" if left > 0 else "  done")
+    rate, wer = row["utterances_per_second"], row["wer"]
+    seen = f"{_short(row['utterances'])}/{_short(max_utterances)}"
+    text = f"step {row['step']:>5}  utterances {seen:>11}  loss {row['loss']:.3f}  "
+    if wer is not None:
+        text += f"WER {wer:.1%}  " if wer < 1 else f"WER {wer:.0%}  "
+    text += f"{rate:.1f}/s  " if rate < 10 else f"{rate:.0f}/s  "
+    minutes = (max_utterances - row["utterances"]) / max(1e-9, rate) / 60
+    if minutes <= 0:
+        return text + "done"
+    return text + (f"{minutes:.0f} min left" if minutes < 99 else f"{minutes / 60:.0f} h left")
+
+
+def _short(count: int) -> str:
+    """A number in at most 5 characters."""
+    if count < 100_000:
+        return str(count)
+    return f"{count / 1e3:.0f}k" if count < 9_999_500 else f"{count / 1e6:.3g}M"
 
 
 def hardly_falling(losses: list[float], intervals: int = 6, factor: float = 0.9) -> bool:

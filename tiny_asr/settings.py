@@ -7,10 +7,17 @@ are the same names.
 import math
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from types import UnionType
 
 import yaml
 
 from tiny_asr.augment import AugmentConfig
+from tiny_asr.checkpoint import explain_failure, write_text
+
+AT_LEAST_1 = ("limit", "eval_limit", "max_utterances", "accumulation", "log_every", "eval_every")
+AT_LEAST_1 += ("save_every", "workers")
+ABOVE_0 = ("batch_seconds", "learning_rate", "max_grad_norm")
+AT_LEAST_0 = ("warmup_utterances", "weight_decay", "seed")
 
 
 @dataclass
@@ -32,11 +39,11 @@ class TrainingSettings:
     cache: folder for encoder outputs; excludes augmentation of waveform and log-mel.
     augment: see `AugmentConfig`.
     workers: threads that decode audio.
-    seed: of the projector's weights, the order of clips and the augmentation.
+    seed: of a fresh projector's weights, the order of clips and the augmentation.
     device, dtype: see `choose_device`.
     """
 
-    data: str
+    data: str | list
     out: str
     model: str = "tiny"
     encoder: str | None = None
@@ -46,10 +53,10 @@ class TrainingSettings:
     audio_column: str = "audio"
     text_column: str = "text"
     limit: int | None = None
-    eval_data: str | None = None
+    eval_data: str | list | None = None
     eval_split: str | None = None
     eval_limit: int | None = 200
-    noise_data: str | None = None
+    noise_data: str | list | None = None
     noise_fraction: float = 0.04
     max_utterances: int = 40_000
     batch_seconds: float = 120.0
@@ -69,11 +76,15 @@ class TrainingSettings:
     dtype: str = "auto"
 
     def __post_init__(self):
-        if isinstance(self.augment, dict):
-            self.augment = AugmentConfig(**self.augment)
-        for name in ("max_utterances", "accumulation", "log_every", "eval_every", "save_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} came; expected at least 1")
+        for f in fields(self):
+            setattr(self, f.name, _of_type(f.name, f.type, getattr(self, f.name)))
+        bounds = {name: ("at least 1", 1) for name in AT_LEAST_1}
+        bounds |= {name: ("a number above 0", 1e-300) for name in ABOVE_0}
+        bounds |= {name: ("at least 0", 0) for name in AT_LEAST_0}
+        for name, (expected, lowest) in bounds.items():
+            value = getattr(self, name)
+            if value is not None and not value >= lowest:  # NaN is not
+                raise ValueError(f"{name}={value} came; expected {expected}")
         if not 0 <= self.noise_fraction < 1:
             raise ValueError(f"noise_fraction={self.noise_fraction} came; expected 0 to below 1")
         if self.cache is not None and self.augment.changes_encoder_input:
@@ -83,18 +94,19 @@ class TrainingSettings:
             )
 
     def save(self, path: str | Path) -> None:
-        """Write the settings as YAML."""
-        Path(path).write_text(yaml.safe_dump(asdict(self), sort_keys=False))
+        """Write the settings as YAML, whole or not at all."""
+        with explain_failure(Path(path), "Nothing that was there has changed"):
+            write_text(Path(path), yaml.safe_dump(asdict(self), sort_keys=False))
 
     @classmethod
     def load(cls, path: str | Path, **overrides) -> "TrainingSettings":
         """Read `run.yaml`, with some settings replaced."""
         try:
-            content = yaml.safe_load(Path(path).read_text())
-        except (OSError, yaml.YAMLError) as error:
+            content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        except (OSError, ValueError, yaml.YAMLError) as error:
             raise ValueError(f"cannot read the settings {path}: {error}") from error
         known = {f.name for f in fields(cls)}
-        if not isinstance(content, dict) or (unknown := sorted(set(content) - known)):
+        if not isinstance(content, dict) or (unknown := sorted(map(str, content.keys() - known))):
             raise ValueError(
                 f"{path} holds {content if not isinstance(content, dict) else unknown}; expected a "
                 f"mapping of these settings: {', '.join(sorted(known))}"
@@ -103,6 +115,28 @@ class TrainingSettings:
         if missing := sorted({"data", "out"} - merged.keys()):
             raise ValueError(f"{path} lacks {', '.join(missing)}; add it there or as an option")
         return cls(**merged)
+
+    def changed_since(self, path: Path) -> list[str]:
+        """What is another setting here than in `run.yaml`, as `name: old -> new`."""
+        before, now = asdict(self.load(path)), asdict(self)
+        return [f"{name}: {before[name]} -> {now[name]}" for name in now if before[name] != now[name]]
+
+
+def _of_type(name: str, kind, value):
+    """A setting as its declared type: YAML reads 1e-3 as text, and a notebook passes paths."""
+    if isinstance(value, Path):
+        value = str(value)
+    try:
+        if kind is AugmentConfig and isinstance(value, dict):
+            value = AugmentConfig(**value)
+        elif kind is float and not isinstance(value, bool):
+            value = float(value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name}={value!r} came: {error}") from error
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        expected = kind if isinstance(kind, UnionType) else kind.__name__
+        raise ValueError(f"{name}={value!r} came; expected {expected}")
+    return value
 
 
 def learning_rate_at(utterances: int, settings: TrainingSettings) -> float:

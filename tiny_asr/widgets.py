@@ -9,9 +9,9 @@ nothing runs a sentence stands in its place.
 
 import base64
 from collections.abc import Callable
+from functools import partial
 from html import escape
 
-import numpy as np
 from ipywidgets import HTML, FloatSlider, IntSlider, Layout, VBox
 
 from tiny_asr.audio import SAMPLE_RATE, SAMPLES_PER_ENCODER_FRAME, load_audio
@@ -122,7 +122,7 @@ def explore_time(trace: Trace) -> Explorer:
         description="time in s",
         continuous_update=False,
     )
-    return Explorer("explore_time", slider, lambda s: instant(trace, s), lambda s: tell(trace, s))
+    return Explorer("explore_time", slider, partial(instant, trace), partial(tell, trace))
 
 
 # What if an audio embedding held more frames? ----------------------------------------------------
@@ -196,5 +196,4 @@ def explore_downsample(model, audio, sampling_rate: int | None = None) -> Explor
         max=RATES[-1],
         description="audio_downsample_rate",
     )
-    draw = lambda rate: downsampling(config, samples, rate)
-    return Explorer("explore_downsample", slider, draw, explain)
+    return Explorer("explore_downsample", slider, partial(downsampling, config, samples), explain)

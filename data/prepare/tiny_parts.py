@@ -44,7 +44,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 ENCODER_DIM = 256
 NUM_MEL_BINS = 80
 # Decoder: SmolLM3's architecture, about 7 million parameters.
-LLM_DIM = 256
+LLM_DIM = 288
 VOCABULARY = 2048
 MAX_POSITIONS = 1024  # 30 s are 300 audio embeddings; prompt and text fit beside them
 PAD, START, END = "<|pad|>", "<|im_start|>", "<|im_end|>"
@@ -142,7 +142,7 @@ def write_decoder(directory: Path, tokenizer: PreTrainedTokenizerFast) -> None:
         hidden_size=LLM_DIM,
         intermediate_size=3 * LLM_DIM,
         num_hidden_layers=8,
-        num_attention_heads=4,
+        num_attention_heads=6,
         num_key_value_heads=2,
         max_position_embeddings=MAX_POSITIONS,
         no_rope_layer_interval=4,  # as in SmolLM3: every 4th layer has no rotary positions
