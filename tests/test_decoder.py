@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from checkpoints import SIZES
 from fixtures_models import (
     ARCHITECTURES,
     LLM_DIM,
@@ -176,15 +177,7 @@ def test_rows_are_as_if_alone_wherever_the_prompt_has_its_audio(prompt):
 
 def test_rows_score_as_if_alone_in_a_decoder_with_a_sliding_window():
     torch.manual_seed(0)
-    config = MistralConfig(
-        vocab_size=300,
-        hidden_size=LLM_DIM,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        sliding_window=16,
-    )
+    config = MistralConfig(vocab_size=300, sliding_window=16, **SIZES)
     decoder = decoder_from(MistralForCausalLM(config), "mistral")
     labels = torch.tensor([[7, 8, 9, 10], [7, 1, IGNORE, IGNORE], [5, 6, 7, IGNORE]])
     with torch.no_grad():
@@ -270,7 +263,7 @@ def ending_at(word: int) -> tuple[TextDecoder, list[list[int]]]:
 def test_a_row_stops_at_its_end_token_and_the_others_go_on():
     decoder, rows = ending_at(4)
     assert len(rows[0]) > 5  # another row went on
-    assert rows[1][4:] == [decoder.end_id] * (len(rows[1]) - 4)
+    assert rows[1][4:] == [decoder.end_id, *[IGNORE] * (len(rows[1]) - 5)]
     assert_written_as_alone(decoder)
 
 

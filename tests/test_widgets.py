@@ -53,8 +53,13 @@ def test_instant_marks_the_same_time_in_all_stages(trace):
     whole, near = figure.axes[::2], figure.axes[1::2]
     assert all(axes.get_xlim() == pytest.approx((0, 1.8)) for axes in whole)
     assert all(axes.get_xlim() == pytest.approx((0.4, 0.7)) for axes in near)
-    assert [axes.get_title() for axes in near] == ["step 9 120", "step 57", "step 28", "step 5"]
-    assert [axes.get_title() for axes in whole][1:] == [
+    assert [axes.get_title("left") for axes in near] == [
+        "step 9 120",
+        "step 57",
+        "step 28",
+        "step 5",
+    ]
+    assert [axes.get_title("left") for axes in whole][1:] == [
         "log_mel: 180 steps",
         "encoder_output: 90 steps",
         "audio_embeddings: 18 steps",

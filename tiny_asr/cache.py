@@ -178,7 +178,8 @@ def _write(model, data: SpeechData, place: Path, key: str, workers: int, say) ->
     shutil.rmtree(partial, ignore_errors=True)
     seconds = sum(utterance.seconds for utterance in data)
     size = seconds * SAMPLE_RATE / SAMPLES_PER_ENCODER_FRAME * dim * dtype.itemsize
-    free = shutil.disk_usage(_existing(place)).free
+    place.parent.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(place.parent).free
     say(
         f"cache: {len(data)} clips, {seconds / 3600:.2f} h of audio, will take about "
         f"{size / 1e9:.2f} GB of {free / 1e9:.0f} GB free at {place}"
@@ -192,7 +193,7 @@ def _write(model, data: SpeechData, place: Path, key: str, workers: int, say) ->
     multiple = model.config.samples_per_embedding
     clips, done, tenth = {}, 0.0, 1
     try:
-        partial.mkdir(parents=True)
+        partial.mkdir()
         with open(partial / FRAMES, "wb") as file:
             for batch in Loader(data, order, multiple=multiple, workers=workers):
                 if len(batch) == 0:
@@ -225,9 +226,3 @@ def _write(model, data: SpeechData, place: Path, key: str, workers: int, say) ->
         ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-
-
-def _existing(path: Path) -> Path:
-    while not path.exists():
-        path = path.parent
-    return path

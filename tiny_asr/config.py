@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig
 
 from tiny_asr.prompt import default_end_token, default_prompt, split_prompt
@@ -100,8 +101,10 @@ def load_or_explain(load, what: str, name: str, **options):
     source = resolve_source(name, what)
     try:
         return load(source, **options)
-    except (OSError, KeyError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        if "ignore_mismatched_sizes" in reason:
+            reason = "it has weights of other sizes than its config.json says"
         advice = (
             "is it complete and in the hub's layout?"
             if Path(source).is_dir()
@@ -141,25 +144,21 @@ class ASRConfig(PretrainedConfig):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        if audio_downsample_rate < 1 or projector_hidden_dim < 1:
+        sizes = (audio_downsample_rate, projector_hidden_dim)
+        if not all(type(size) is int and size >= 1 for size in sizes):
             raise ValueError(
                 f"audio_downsample_rate={audio_downsample_rate} and projector_hidden_dim="
                 f"{projector_hidden_dim} came; both must be whole numbers of at least 1"
             )
         self.encoder = str(encoder)
         self.encoder_config = _part_config(encoder_config, "encoder", self.encoder)
-        if self.encoder_config.model_type != "whisper":
-            raise ValueError(
-                f"the encoder {encoder!r} is a {self.encoder_config.model_type!r} model; "
-                "expected a Whisper checkpoint"
-            )
         self.decoder = str(decoder)
         self.decoder_config = _part_config(decoder_config, "decoder", self.decoder)
         self.audio_downsample_rate = audio_downsample_rate
         self.projector_hidden_dim = projector_hidden_dim
         self.projector_output_norm = projector_output_norm
         if prompt is None or end_token is None:
-            tokenizer = load_or_explain(AutoTokenizer.from_pretrained, "decoder", self.decoder)
+            tokenizer = load_tokenizer(self.decoder)
             prompt = default_prompt(tokenizer) if prompt is None else prompt
             end_token = default_end_token(tokenizer) if end_token is None else end_token
         split_prompt(prompt)
@@ -232,6 +231,12 @@ class ASRConfig(PretrainedConfig):
             force_download=force_download,
             local_files_only=local_files_only,
         )
+        model_type = load_or_explain(cls.get_config_dict, "model", source)[0].get("model_type")
+        if model_type != cls.model_type:
+            raise ValueError(
+                f"{str(name)!r} is a {model_type!r} model; expected a tiny_asr checkpoint: name it "
+                "with --encoder or --decoder if it is to be a part of one"
+            )
         result = load_or_explain(super().from_pretrained, "model", source, **kwargs)
         config = result[0] if isinstance(result, tuple) else result  # return_unused_kwargs
         config.name_or_path = source
@@ -259,13 +264,25 @@ class ASRConfig(PretrainedConfig):
         return fields
 
 
+def load_tokenizer(decoder: str):
+    """The tokenizer of a decoder; code that its checkpoint may hold is not run."""
+    return load_or_explain(
+        AutoTokenizer.from_pretrained, "decoder", decoder, trust_remote_code=False
+    )
+
+
 def _part_config(given, what: str, source: str) -> PretrainedConfig:
     """A part's config: as given, rebuilt from a saved dict, or read from its source."""
     if given is None:
-        return load_or_explain(AutoConfig.from_pretrained, what, source)
-    if isinstance(given, dict):
+        given = load_or_explain(AutoConfig.from_pretrained, what, source, trust_remote_code=False)
+    elif isinstance(given, dict):
         fields = {key: value for key, value in given.items() if key != "model_type"}
-        return AutoConfig.for_model(given["model_type"], **fields)
+        given = AutoConfig.for_model(given["model_type"], **fields)
+    came = f"the {what} {source!r} is a {given.model_type!r} model"
+    if what == "encoder" and given.model_type != "whisper":
+        raise ValueError(f"{came}; expected a Whisper checkpoint")
+    if what == "decoder" and given.is_encoder_decoder:
+        raise ValueError(f"{came}; expected a causal language model")
     return given
 
 

@@ -6,9 +6,9 @@ embedding space:
 
     [prompt before] [audio embeddings] [prompt after] [text so far]
 
-In a batch each part has one width, so the rows form a rectangle; a shorter clip leaves a gap after
-its audio. The attention mask hides the gap and the positions skip it, so a row is computed as if it
-were alone, and every row's text begins at the same column.
+In a batch a shorter clip is pushed to the right, so that every row's text begins in one column.
+The attention mask hides the gap on the left and the positions do not count it: a row is computed
+as if it were alone.
 """
 
 from collections.abc import Iterator
@@ -17,7 +17,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from tiny_asr.encoder import frame_mask
 from tiny_asr.prompt import split_prompt
 from tiny_asr.tracing import keep
 
@@ -46,9 +45,12 @@ class TextDecoder(nn.Module):
     def __init__(self, language_model, tokenizer, prompt: str, end_token: str):
         super().__init__()
         self.language_model = language_model.requires_grad_(False).eval()
+        if end_token not in tokenizer.get_vocab():
+            raise ValueError(
+                f"end_token {end_token!r} is not a token of this decoder's tokenizer, which has "
+                f"{tokenizer.eos_token!r}: set end_token to one of its tokens"
+            )
         self.end_id = tokenizer.convert_tokens_to_ids(end_token)
-        if self.end_id is None or self.end_id == tokenizer.unk_token_id:
-            raise ValueError(f"end_token {end_token!r} is not a token of this decoder's tokenizer")
         for name, text in zip(("before", "after"), split_prompt(prompt), strict=True):
             ids = tokenizer(text, add_special_tokens=False).input_ids
             self.register_buffer(f"prompt_{name}", torch.tensor([ids]).long(), persistent=False)
@@ -66,6 +68,13 @@ class TextDecoder(nn.Module):
     def token_embeddings(self) -> Tensor:
         """The table (V, llm_dim) of token embeddings."""
         return self.language_model.get_input_embeddings().weight
+
+    def some_embeddings(self, count: int = 4096) -> Tensor:
+        """Embeddings (N, llm_dim) of N tokens, evenly over the vocabulary, as the first layer reads
+        them (some models scale their table)."""
+        table = self.token_embeddings
+        step = -(-len(table) // count)
+        return self.embed(torch.arange(0, len(table), step, device=table.device)[None])[0].detach()
 
     def embed(self, ids: Tensor) -> Tensor:
         """Token ids (B, L) -> their embeddings (B, L, llm_dim)."""
@@ -87,15 +96,17 @@ class TextDecoder(nn.Module):
             text_mask: (B, L) bool, which of them are text.
         """
         batch, width, _ = audio_embeddings.shape
-        ones = audio_lengths.new_ones
         before, after = self.prompt_before.expand(batch, -1), self.prompt_after.expand(batch, -1)
-        audio = audio_embeddings.to(self.token_embeddings.dtype)
-        embeddings = [self.embed(before), audio, self.embed(after)]
-        mask = [ones(before.shape), frame_mask(audio_lengths, width).long(), ones(after.shape)]
+        start = self.embed(before)
+        start = torch.cat([start, audio_embeddings.to(start.dtype)], dim=1)
+        column = torch.arange(start.shape[1], device=start.device)
+        source = column - (width - audio_lengths)[:, None]  # below 0: the gap on the left
+        start = start.gather(1, source.clamp(min=0)[..., None].expand_as(start))
+        embeddings, mask = [start, self.embed(after)], [source >= 0, torch.ones_like(after).bool()]
         if text_ids is not None:
             embeddings.append(self.embed(text_ids))
-            mask.append(text_mask.long())
-        mask = torch.cat(mask, dim=1)
+            mask.append(text_mask)
+        mask = torch.cat(mask, dim=1).long()
         positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
         return Spliced(torch.cat(embeddings, dim=1), mask, positions)
 
@@ -143,12 +154,14 @@ class TextDecoder(nn.Module):
             temperature: 0 takes the likeliest token (greedy); above 0 samples.
             generator: the random numbers for sampling.
         Yields:
-            The next token of each row (B,); finished rows repeat the end token.
+            The next token of each row (B,), its end token included; -100 where it has finished.
         """
         inputs, mask, positions = self.splice(audio_embeddings, audio_lengths)
         keep("decoder_input", inputs)
         limits = audio_lengths + EXTRA_TOKENS
         if max_new_tokens is not None:
+            if max_new_tokens < 0:
+                raise ValueError(f"max_new_tokens {max_new_tokens} came; expected 0 or more")
             limits = limits.clamp(max=max_new_tokens)
         finished = limits <= 0
         cache = None
@@ -163,8 +176,8 @@ class TextDecoder(nn.Module):
             )
             cache = output.past_key_values
             logits = keep("next_token_logits", output.logits[:, -1])
-            token = choose_token(logits, temperature, generator).masked_fill(finished, self.end_id)
-            yield token
+            token = choose_token(logits, temperature, generator)
+            yield token.masked_fill(finished, IGNORE)
             finished = finished | (token == self.end_id) | (limits <= step)
             if bool(finished.all()):
                 return

@@ -29,14 +29,13 @@ def choose_device(device: str = "auto", dtype: str = "auto") -> Choice:
         reason = "a CUDA GPU is here" if name == "cuda" else "no CUDA GPU here"
     else:
         name, reason = device, f"{device} was asked for"
-    kind = name.split(":")[0]
-    if kind not in ("cpu", "cuda"):
+    kind, _, index = name.partition(":")
+    if kind not in ("cpu", "cuda") or not (index or "0").isdigit():
         raise ValueError(f"unknown device {device!r}; expected auto, cpu, cuda or cuda:N")
     if kind == "cuda":
         if not torch.cuda.is_available():
             raise ValueError(f"{device!r} was asked for, but torch sees no CUDA GPU; use cpu")
-        index = name.partition(":")[2] or "0"
-        if not index.isdigit() or int(index) >= torch.cuda.device_count():
+        if int(index or "0") >= torch.cuda.device_count():
             raise ValueError(
                 f"device {device!r} is not here; this machine has "
                 f"{torch.cuda.device_count()} GPUs, numbered from cuda:0"

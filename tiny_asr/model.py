@@ -10,9 +10,11 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
@@ -22,15 +24,23 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSpeechSeq2Seq,
     AutoProcessor,
-    AutoTokenizer,
     PreTrainedModel,
 )
 from transformers.utils import ModelOutput
 from transformers.utils import logging as hf_logging
 
 from tiny_asr.audio import HOP_LENGTH, load_audio, log_mel, pad_batch, split_at_silences
-from tiny_asr.config import BUNDLED, HUB_ID, ASRConfig, load_or_explain, resolve_source
+from tiny_asr.config import (
+    BUNDLED,
+    HUB_ID,
+    ASRConfig,
+    load_or_explain,
+    load_tokenizer,
+    resolve_checkpoint,
+    resolve_source,
+)
 from tiny_asr.decoder import IGNORE, TextDecoder
+from tiny_asr.device import choose_device
 from tiny_asr.encoder import HUB_PREFIX, AudioEncoder, EncoderOfCheckpoint
 from tiny_asr.processor import ASRProcessor
 from tiny_asr.projector import AudioProjector
@@ -76,7 +86,7 @@ class ASRModel(PreTrainedModel):
         language_model = _load_frozen(
             "decoder", config.decoder, config.decoder_config, dtype, untrained
         )
-        tokenizer = load_or_explain(AutoTokenizer.from_pretrained, "decoder", config.decoder)
+        tokenizer = load_tokenizer(config.decoder)
         self.encoder = AudioEncoder(whisper)
         self.decoder = TextDecoder(language_model, tokenizer, config.prompt, config.end_token)
         self.audio_projector = AudioProjector(config)
@@ -103,7 +113,7 @@ class ASRModel(PreTrainedModel):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             fresh = AudioProjector(self.config)
-        fresh.set_output_scale(self.decoder.token_embeddings)
+        fresh.set_output_scale(self.decoder.some_embeddings())
         self.audio_projector.load_state_dict(fresh.state_dict())
 
     def _load_projector(self, checkpoint: str | None) -> bool:
@@ -111,7 +121,10 @@ class ASRModel(PreTrainedModel):
         weights = Path(checkpoint or "") / WEIGHTS
         if not checkpoint or not weights.is_file():
             return False
-        state = load_file(weights)
+        try:
+            state = load_file(weights)
+        except (OSError, SafetensorError) as error:
+            raise ValueError(f"{weights} is damaged ({error}); copy or save it again") from error
         own = {f"audio_projector.{k}": v for k, v in self.audio_projector.state_dict().items()}
         came = {key: tuple(value.shape) for key, value in state.items()}
         expected = {key: tuple(value.shape) for key, value in own.items()}
@@ -214,11 +227,7 @@ class ASRModel(PreTrainedModel):
         """
         steps = [t.cpu() for t in self._write(waveforms, max_new_tokens=max_new_tokens, **options)]
         rows = torch.stack(steps, dim=1) if steps else torch.empty(len(waveforms), 0).long()
-        return [self._until_end(row) for row in rows]
-
-    def _until_end(self, row: Tensor) -> Tensor:
-        ends = (row == self.decoder.end_id).nonzero()
-        return row[: int(ends[0]) + 1] if len(ends) else row
+        return [row[row != IGNORE] for row in rows]
 
     def _pieces(self, audio, sampling_rate: int | None) -> list[Tensor]:
         """A clip (S,), split at silences where it is longer than the encoder can take."""
@@ -243,6 +252,8 @@ class ASRModel(PreTrainedModel):
         Returns:
             The text of one clip, or a list of texts.
         """
+        if batch_size < 1:
+            raise ValueError(f"batch_size {batch_size} came; expected at least 1")
         many = isinstance(audio, list | tuple)
         clips = audio if many else [audio]
         pieces = [
@@ -265,19 +276,19 @@ class ASRModel(PreTrainedModel):
 
     def stream(self, audio, sampling_rate: int | None = None) -> Iterator[str]:
         """Yield one clip's text as it is written, piece by piece; joined it is `transcribe`'s."""
-        said = ""
+        said = False
         for piece in self._pieces(audio, sampling_rate):
-            gap, ids, shown = (" " if said else ""), [], ""
-            for token in self._write([piece]):
-                ids.append(int(token[0]))
+            ids, shown = [], ""
+            for token in chain(self._write([piece]), [None]):
+                if token is not None:
+                    ids.append(int(token[0]))
                 text = self.processor.decode(ids)
-                if text.endswith("\ufffd"):  # half of a character: wait for its other bytes
-                    continue
-                if len(text) > len(shown):
-                    new, shown = text[len(shown) :], text
-                    said += gap + new
+                if token is not None:  # half of a character: wait for its other bytes
+                    text = text.rstrip("\ufffd")
+                if new := text[len(shown) :]:
+                    gap = " " if said and not shown else ""
+                    shown, said = text, True
                     yield gap + new
-                    gap = ""
 
     # Saving and loading ------------------------------------------------------------------------
 
@@ -317,7 +328,7 @@ class ASRModel(PreTrainedModel):
         encoder: str | None = None,
         decoder: str | None = None,
         config: ASRConfig | None = None,
-        dtype: torch.dtype | str = torch.float32,
+        dtype: torch.dtype | str = "auto",
         device: torch.device | str = "cpu",
         revision: str | None = None,
         token: str | None = None,
@@ -333,8 +344,7 @@ class ASRModel(PreTrainedModel):
             name: tiny, small, full, a directory or a hub id.
             encoder, decoder: other frozen models than the config's; see `ASRConfig`.
             config: use this one instead of reading it.
-            dtype: number format of the frozen models.
-            device: where to put it.
+            dtype, device: of the frozen models, see `choose_device`.
             revision, token, cache_dir, force_download, local_files_only: of a hub download.
             trust_remote_code: refused; a checkpoint of this class holds no code.
             adapter_kwargs: the Auto classes pass it; there are no adapters here.
@@ -344,20 +354,19 @@ class ASRModel(PreTrainedModel):
                 f"trust_remote_code={trust_remote_code}, adapter_kwargs={adapter_kwargs} came; "
                 "tiny_asr runs no code from a checkpoint and has no adapters: leave both out"
             )
+        hub = {
+            "revision": revision,
+            "token": token,
+            "cache_dir": cache_dir,
+            "force_download": force_download,
+            "local_files_only": local_files_only,
+        }
         if config is None:
-            config = ASRConfig.from_pretrained(
-                name,
-                encoder=encoder,
-                decoder=decoder,
-                revision=revision,
-                token=token,
-                cache_dir=cache_dir,
-                force_download=force_download,
-                local_files_only=local_files_only,
-            )
-        if isinstance(dtype, str):
-            dtype = torch.float32 if dtype == "auto" else getattr(torch, dtype)
-        return cls(config, dtype).to(device)
+            config = ASRConfig.from_pretrained(name, encoder=encoder, decoder=decoder, **hub)
+        else:  # the Auto classes bring one, without the folder that it was read from
+            config.name_or_path = resolve_checkpoint(name, **hub)
+        choice = choose_device(str(device), str(dtype).removeprefix("torch."))
+        return cls(config, choice.dtype).to(choice.device)
 
 
 def token_loss(logits: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
@@ -375,13 +384,18 @@ def token_loss(logits: Tensor, labels: Tensor, reduction: str = "mean") -> Tenso
 
 @contextmanager
 def _progress_for(source: str) -> Iterator[None]:
-    """Progress bars for a model from the hub, which may take minutes; none for one on this disk."""
-    shown = hf_logging.is_progress_bar_enabled()
+    """Progress bars for a model from the hub, which may take minutes; none for one on this disk.
+
+    What the loader finds missing is raised as an error, and not shown as a table besides.
+    """
+    shown, level = hf_logging.is_progress_bar_enabled(), hf_logging.get_verbosity()
+    hf_logging.set_verbosity_error()
     if Path(source).is_dir():
         hf_logging.disable_progress_bar()
     try:
         yield
     finally:
+        hf_logging.set_verbosity(level)
         if shown:
             hf_logging.enable_progress_bar()
 
@@ -392,11 +406,19 @@ def _load_frozen(part: str, name: str, config, dtype: torch.dtype, untrained: li
     has_weights = not Path(source).is_dir() or any(Path(source).glob("*.safetensors"))
     loader = EncoderOfCheckpoint if part == "encoder" else AutoModelForCausalLM
     if has_weights:
-        options = {"dtype": dtype, "use_safetensors": True}
-        if part == "encoder":
-            options["key_mapping"] = HUB_PREFIX
+        options = {"dtype": dtype, "use_safetensors": True, "output_loading_info": True}
+        options |= (
+            {"key_mapping": HUB_PREFIX} if part == "encoder" else {"trust_remote_code": False}
+        )
         with _progress_for(source):
-            return load_or_explain(loader.from_pretrained, part, name, **options)
+            model, loaded = load_or_explain(loader.from_pretrained, part, name, **options)
+        if loaded["missing_keys"]:
+            missing = ", ".join(sorted(loaded["missing_keys"])[:3])
+            raise ValueError(
+                f"cannot load the {part} {name!r}: it lacks {len(loaded['missing_keys'])} weights "
+                f"({missing}, ...); expected all of them: download it again"
+            )
+        return model
     if not name.startswith(BUNDLED):
         raise ValueError(
             f"the {part} directory {name!r} holds no *.safetensors; expected a checkpoint in the "

@@ -45,7 +45,7 @@ STYLE = {
 WIDTH = 8.3  # inches: 800 CSS pixels, the width of a notebook's output and of an A4 page
 DPI, CSS_DPI = 150, 96
 MONOSPACE = "DejaVu Sans Mono"  # comes with matplotlib
-GREATEST_TOKENS = 1000  # tokens of a vocabulary that a scatter plot can hold
+MOST_TOKENS = 1000  # tokens of a vocabulary that a scatter plot can hold
 
 
 class Picture(Figure):
@@ -54,7 +54,7 @@ class Picture(Figure):
     alt = ""
 
     def _repr_mimebundle_(self, **_) -> tuple[dict, dict]:
-        return _bundle(self, self.alt)
+        return _bundle(self)
 
 
 def drawn(draw):
@@ -65,6 +65,7 @@ def drawn(draw):
         with style.context(["default", STYLE]):
             figure = draw(*args, **kwargs)
             figure.draw_without_rendering()
+        figure.alt = " ".join(figure.alt.split())
         figure.set_layout_engine("none")  # computed for every output anew, it moves by a hair
         return figure
 
@@ -73,27 +74,29 @@ def drawn(draw):
 
 def png(figure: Figure, alt: str | None = None, dpi: float = DPI) -> bytes:
     """The figure as PNG: the alt text as its Description, no date and no version in it."""
-    alt = alt or (figure.alt if isinstance(figure, Picture) else "")
-    if not alt:
-        raise ValueError(f"{figure} came without alt text; expected one: pass alt='what is seen'")
     drawing, out = io.BytesIO(), io.BytesIO()
     with style.context(["default", STYLE]):
         figure.savefig(drawing, dpi=dpi, pil_kwargs={"compress_level": 0})
     # 256 colours are enough at a third of the bytes; notebooks are stored with their figures.
     image = Image.open(drawing).convert("RGB").quantize(256, dither=Image.Dither.NONE)
     about = PngInfo()
-    about.add_text("Description", alt)
+    about.add_text("Description", _alt(figure, alt))
     image.save(out, "png", pnginfo=about)
     return out.getvalue()
 
 
-def _bundle(figure: Figure, alt: str) -> tuple[dict, dict]:
-    data = {
-        "image/png": base64.b64encode(png(figure, alt, 1.25 * CSS_DPI)).decode(),
-        "text/plain": repr(figure),
-    }
+def _alt(figure: Figure, alt: str | None) -> str:
+    alt = alt or (figure.alt if isinstance(figure, Picture) else "")
+    if not alt:
+        raise ValueError(f"{figure} came without alt text; expected one: pass alt='what is seen'")
+    return alt
+
+
+def _bundle(figure: Figure, alt: str | None = None) -> tuple[dict, dict]:
+    image = base64.b64encode(png(figure, alt, 1.25 * CSS_DPI)).decode()
     width = round(figure.get_figwidth() * CSS_DPI)  # fewer than the pixels: sharp on fine screens
-    return data, {"image/png": {"alt": alt, "width": width}}
+    about = {"alt": _alt(figure, alt), "width": width}
+    return {"image/png": image, "text/plain": repr(figure)}, {"image/png": about}
 
 
 def show(figure: Figure, alt: str | None = None) -> None:
@@ -105,7 +108,6 @@ def show(figure: Figure, alt: str | None = None) -> None:
     from IPython.display import display  # the command line draws, too, and has no notebook
     from matplotlib import pyplot
 
-    alt = alt or (figure.alt if isinstance(figure, Picture) else "")
     data, metadata = _bundle(figure, alt)
     display(data, metadata=metadata, raw=True)
     pyplot.close(figure)
@@ -192,7 +194,12 @@ def _draw_cells(axes: Axes, rows: Tensor, duration: float, **options):
     """An image, one cell a number: averaging cells would hide the few loud ones among many."""
     extent = (0, duration, 0, len(rows))
     image = axes.imshow(
-        rows, aspect="auto", origin="lower", interpolation="nearest", extent=extent, **options
+        rows.numpy(),
+        aspect="auto",
+        origin="lower",
+        interpolation="nearest",
+        extent=extent,
+        **options,
     )
     axes.set(xlabel="time in s")
     return image
@@ -292,12 +299,12 @@ def modality_gap(trace: Trace, model) -> Picture:
     """
     frames, audio = trace["encoder_output"][0], trace["audio_embeddings"][0]
     table = model.decoder.token_embeddings.detach()
-    tokens = table[:: -(-len(table) // GREATEST_TOKENS)].float().cpu()
+    tokens = table[:: -(-len(table) // MOST_TOKENS)].float().cpu()
     points, share = _principal(torch.cat([tokens, audio]))
     figure = Picture(figsize=(WIDTH, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=[1.3, 1])
-    left.scatter(*points[: len(tokens)].T, 14, TEXT, "o", edgecolor="black", linewidth=0.3)
-    left.scatter(*points[len(tokens) :].T, 22, AUDIO, "^", edgecolor="black", linewidth=0.3)
+    left.scatter(*points[: len(tokens)].T, 14, TEXT, marker="o", edgecolor="black", linewidth=0.3)
+    left.scatter(*points[len(tokens) :].T, 22, AUDIO, marker="^", edgecolor="black", linewidth=0.3)
     left.set_aspect("equal", "datalim")
     left.locator_params(nbins=6)
     left.set(xlabel=f"1st principal axis ({share[0]:.0%} of the variance)")
@@ -305,10 +312,9 @@ def modality_gap(trace: Trace, model) -> Picture:
     left.set_title(f"after the projector: {audio.shape[1]} dimensions each")
     groups = [("encoder frames", frames), ("audio embeddings", audio), ("token embeddings", tokens)]
     loudness = [rows.square().mean(dim=1).sqrt() for _, rows in groups]
-    looks = ((ENCODER, "s"), (AUDIO, "^"), (TEXT, "o"))
-    for place, (values, look) in enumerate(zip(loudness, looks, strict=True)):
+    for place, (values, color) in enumerate(zip(loudness, (ENCODER, AUDIO, TEXT), strict=True)):
         height = np.linspace(place - 0.3, place + 0.3, len(values))
-        right.scatter(values, height, 8, *look)
+        right.scatter(values, height, 8, color)
     labels = [f"{len(rows)} {name}\n({rows.shape[1]} dimensions)" for name, rows in groups]
     right.set_yticks(range(3), labels=labels)
     right.set(xscale="log", xlabel="root mean square of one embedding", ylim=(2.6, -0.6))
@@ -323,9 +329,8 @@ def modality_gap(trace: Trace, model) -> Picture:
         f"{apart:.3g} apart, a token {spread:.3g} from its own centre on average. Before the "
         f"projector there is nothing to compare: encoder frames have {frames.shape[1]} dimensions "
         f"of their own, tokens {tokens.shape[1]}. Right: the median root mean square is "
-        f"{loudness[0].median():.3g} of encoder frames, "
-        f"{loudness[1].median():.3g} of audio embeddings, {loudness[2].median():.3g} of tokens. "
-        f"{trace.warning}"
+        f"{loudness[0].median():.3g} of encoder frames, {loudness[1].median():.3g} of audio "
+        f"embeddings, {loudness[2].median():.3g} of tokens. {trace.warning}"
     )
     figure.suptitle(trace.warning, color=MARK, weight="bold")
     return figure
@@ -427,6 +432,7 @@ def shapes(trace: Trace) -> Picture:
     axes.text(left + length, 0.2, "shape, numbers a second", color=MARK, ha="right")
     axes.text(near, 0.2, f"{duration / n['A'] * 1000:g} ms of it", color=MARK)
     scale = 0.9 / max(trace["stacked_frames"].shape[-1], n["llm_dim"])  # inches a number
+    colors = {"waveform": SOUND, "log_mel": MEL, "audio_embeddings": AUDIO}
     y, facts = 0.5, []
 
     def row(name: str, note: str, *bars: tuple[float, float, int, str]) -> None:
@@ -451,9 +457,7 @@ def shapes(trace: Trace) -> Picture:
             axes.text(near + near_length, y, f"{_many(steps)} step{'s' * (steps > 1)}", ha="right")
             note = f", {_many(recorded.tensor.numel() / duration)}/s"
             facts.append(f"{name} {_sizes(recorded.tensor)}{note}")
-            color = {"waveform": SOUND, "log_mel": MEL, "audio_embeddings": AUDIO}.get(
-                name, ENCODER
-            )
+            color = colors.get(name, ENCODER)
             row(name, note, (left, length, n[axis], color), (near, near_length, steps, color))
     for second in range(0, int(duration) + 1, 1 if duration < 12 else 5):
         x = left + second / duration * length
@@ -464,15 +468,12 @@ def shapes(trace: Trace) -> Picture:
     axes.hlines(y - 0.1, x, x + length / n["A"], color=MARK, linewidth=4)
     axes.text(left, y + 0.4, "the decoder's positions, no longer times", color=MARK)
     y += 0.7
-    before, audio, after, written = (count for count, _ in parts.values())
-    unit = length / (before + audio + after + written)
-    read = before + audio + after
+    before, _, _, written = (count for count, _ in parts.values())
+    read = n["P"] + n["A"]
+    unit = length / (read + written)
     end = left + read * unit
-    whole, heard = (
-        (left, read * unit, read, PROMPT),
-        (left + before * unit, audio * unit, audio, AUDIO),
-    )
-    row("decoder_input", "", whole, heard)
+    heard = (left + before * unit, n["A"] * unit, n["A"], AUDIO)
+    row("decoder_input", "", (left, read * unit, read, PROMPT), heard)
     row("next_token_logits", "", (end - unit, unit, 1, TEXT))
     row("token_ids", "", (end, written * unit, written, TEXT))
     text = f"height: numbers in one step, to scale from {0.05 / scale:.0f} to {_many(0.9 / scale)}"
@@ -513,7 +514,7 @@ def decoder_input(trace: Trace, model) -> Picture:
     for text, number, color in cells:
         if color != "white":
             text = text.replace(" ", "\u2423").replace("\n", "\u21b5")
-        text = _legible(text)
+        text = _legible(text if len(text) < 60 else f"{text[:56]}...")
         width = 0.076 * max(len(text), len(number)) + 0.1  # as wide as a character of 9 points
         if x + width > WIDTH - 0.12:
             x, y = 0.12, y + 0.55

@@ -117,7 +117,8 @@ class ASRPipeline(Pipeline):
 
     def _sanitize_parameters(self, max_new_tokens: int | None = None, sampling_rate=None):
         forward = {} if max_new_tokens is None else {"max_new_tokens": max_new_tokens}
-        return {"sampling_rate": sampling_rate}, forward, {}
+        preprocess = {} if sampling_rate is None else {"sampling_rate": sampling_rate}
+        return preprocess, forward, {}
 
     def preprocess(self, inputs, sampling_rate: int | None = None) -> dict:
         """Load one clip."""

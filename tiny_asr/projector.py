@@ -25,7 +25,7 @@ def stack_frames(encoder_output: Tensor, audio_downsample_rate: int) -> Tensor:
         encoder_output: (B, T, encoder_dim), T a multiple of audio_downsample_rate.
     """
     batch, frames, dim = encoder_output.shape
-    if frames % audio_downsample_rate:
+    if frames == 0 or frames % audio_downsample_rate:
         raise ValueError(
             f"{frames} encoder frames came; expected a multiple of audio_downsample_rate = "
             f"{audio_downsample_rate}: pad the waveform to a multiple of "
@@ -55,7 +55,7 @@ class AudioProjector(nn.Module):
         self.output_norm = norm
 
     def set_output_scale(self, token_embeddings: Tensor) -> None:
-        """Make the output as loud as the decoder's token embeddings (V, llm_dim) are on average."""
+        """Make the output as loud as the decoder's token embeddings (N, llm_dim) are on average."""
         if isinstance(self.output_norm, nn.RMSNorm):
             rms = token_embeddings.detach().float().pow(2).mean().sqrt()
             nn.init.constant_(self.output_norm.weight, rms.item())
@@ -66,8 +66,13 @@ class AudioProjector(nn.Module):
 
         Under autocast the two matrix products run in the autocast dtype, the norm in float32.
         """
-        stacked = stack_frames(
-            encoder_output.to(self.linear1.weight.dtype), self.audio_downsample_rate
-        )
+        dim = self.linear1.in_features // self.audio_downsample_rate
+        if encoder_output.ndim != 3 or encoder_output.shape[2] != dim:
+            raise ValueError(
+                f"encoder output of shape {tuple(encoder_output.shape)} came; expected (B, T, "
+                f"{dim}), as model.encode gives it"
+            )
+        frames = encoder_output.to(self.linear1.weight.dtype)
+        stacked = stack_frames(frames, self.audio_downsample_rate)
         hidden = self.linear2(self.activation(self.linear1(stacked)))
         return self.output_norm(hidden.float())

@@ -15,9 +15,9 @@ from tiny_asr.augment import AugmentConfig
 from tiny_asr.checkpoint import explain_failure, write_text
 
 AT_LEAST_1 = ("limit", "eval_limit", "max_utterances", "accumulation", "log_every", "eval_every")
-AT_LEAST_1 += ("save_every", "workers")
-ABOVE_0 = ("batch_seconds", "learning_rate", "max_grad_norm")
-AT_LEAST_0 = ("warmup_utterances", "weight_decay", "seed")
+AT_LEAST_0 = ("batch_seconds", "learning_rate", "max_grad_norm", "warmup_utterances", "seed")
+LOWEST = dict.fromkeys((*AT_LEAST_1, "save_every", "workers"), 1)
+LOWEST |= dict.fromkeys((*AT_LEAST_0, "weight_decay", "noise_fraction"), 0)
 
 
 @dataclass
@@ -78,15 +78,10 @@ class TrainingSettings:
     def __post_init__(self):
         for f in fields(self):
             setattr(self, f.name, _of_type(f.name, f.type, getattr(self, f.name)))
-        bounds = {name: ("at least 1", 1) for name in AT_LEAST_1}
-        bounds |= {name: ("a number above 0", 1e-300) for name in ABOVE_0}
-        bounds |= {name: ("at least 0", 0) for name in AT_LEAST_0}
-        for name, (expected, lowest) in bounds.items():
+        for name, lowest in LOWEST.items():
             value = getattr(self, name)
-            if value is not None and not value >= lowest:  # NaN is not
-                raise ValueError(f"{name}={value} came; expected {expected}")
-        if not 0 <= self.noise_fraction < 1:
-            raise ValueError(f"noise_fraction={self.noise_fraction} came; expected 0 to below 1")
+            if value is not None and not lowest <= value < math.inf:  # NaN is not
+                raise ValueError(f"{name}={value} came; expected a number from {lowest} up")
         if self.cache is not None and self.augment.changes_encoder_input:
             raise ValueError(
                 "a cache of encoder outputs and augmentation of waveform or log-mel came together; "
@@ -117,25 +112,26 @@ class TrainingSettings:
         return cls(**merged)
 
     def changed_since(self, path: Path) -> list[str]:
-        """What is another setting here than in `run.yaml`, as `name: old -> new`."""
-        before, now = asdict(self.load(path)), asdict(self)
-        return [f"{name}: {before[name]} -> {now[name]}" for name in now if before[name] != now[name]]
+        """What is set otherwise here than in `run.yaml`, as `name: old -> new`."""
+        pairs = zip(asdict(self.load(path)).items(), asdict(self).values(), strict=True)
+        return [f"{name}: {old} -> {new}" for (name, old), new in pairs if old != new]
 
 
 def _of_type(name: str, kind, value):
     """A setting as its declared type: YAML reads 1e-3 as text, and a notebook passes paths."""
     if isinstance(value, Path):
         value = str(value)
+    elif isinstance(value, list | tuple):
+        value = [str(item) for item in value]
     try:
-        if kind is AugmentConfig and isinstance(value, dict):
-            value = AugmentConfig(**value)
-        elif kind is float and not isinstance(value, bool):
+        if kind is float:
             value = float(value)
+        elif kind is AugmentConfig and isinstance(value, dict):
+            value = AugmentConfig(**value)
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            raise TypeError(f"expected {kind if isinstance(kind, UnionType) else kind.__name__}")
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{name}={value!r} came: {error}") from error
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        expected = kind if isinstance(kind, UnionType) else kind.__name__
-        raise ValueError(f"{name}={value!r} came; expected {expected}")
+        raise ValueError(f"{name}={value!r} came; {error}") from error
     return value
 
 

@@ -7,6 +7,7 @@ notebook prints and the picture that it draws. Nothing else in the project types
 """
 
 import math
+import textwrap
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -53,7 +54,7 @@ CONTRACT = {
     stage.name: stage
     for stage in (
         Stage("waveform", ("B", "S"), "float", "air pressure, -1 to 1"),
-        Stage("log_mel", ("B", "M", "F"), "float", "loudness of each band of pitch, every 10 ms"),
+        Stage("log_mel", ("B", "M", "F"), "float", "loudness of each band of pitch"),
         Stage("conv1", ("B", "encoder_dim", "F"), "float", "short patterns over 3 mel frames"),
         Stage("conv2", ("B", "encoder_dim", "T"), "float", "stride 2: one frame every 20 ms"),
         Stage("encoder_output", ("B", "T", "encoder_dim"), "float", "the sounds, each in context"),
@@ -246,9 +247,8 @@ class Trace:
         for row in self.table().rows:
             lines.append(f"{row['stage']:<18} {row['shape']:<18} {row['axes']}")
             lines.append(f"{'':<18} {row['numbers/s'] + ' numbers/s':<18} {row['meaning']}")
-        lines.append(f"{'text':<18} {self.text!r}")
-        if self.warning:
-            lines.append(f"{'':<18} {self.warning}")
+        notes = textwrap.wrap(repr(self.text), 60) + textwrap.wrap(self.warning, 60)
+        lines += [f"{'' if i else 'text':<18} {note}" for i, note in enumerate(notes)]
         return "\n".join(lines)
 
 

@@ -1,6 +1,6 @@
 """The training loop: everything frozen but the projector, and nothing lost.
 
-The loop is Accelerate's, so the same code runs on a laptop, on a GPU and, started with
+Accelerate spreads the loop, so the same code runs on a laptop, on a GPU and, started with
 `accelerate launch -m tiny_asr.cli train ...`, on many. A step's clips are chosen before they are
 split among the processes and the loss is the summed token loss over all of them divided by their
 tokens, so the number of processes changes nothing.
@@ -11,26 +11,33 @@ the same weights as if nothing had happened.
 
 import math
 import signal
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from datetime import timedelta
+from itertools import count
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import GradScalerKwargs
+from accelerate.utils import InitProcessGroupKwargs
 from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
 
 from tiny_asr.audio import HOP_LENGTH, log_mel
 from tiny_asr.augment import Augment
-from tiny_asr.cache import EncoderCache, build_cache
+from tiny_asr.cache import build_cache
 from tiny_asr.checkpoint import (
     TrainingState,
+    explain_failure,
     has_checkpoint,
+    has_run,
     load_checkpoint,
     save_checkpoint,
-    write_files,
+    save_model,
 )
-from tiny_asr.data import Batch, Loader, load_data, make_batches, noise_utterances, rank_slice
+from tiny_asr.data import Batch, Loader, load_data, make_batches, noise_utterances
 from tiny_asr.decoder import IGNORE
 from tiny_asr.device import choose_device
 from tiny_asr.evaluation import evaluate
@@ -39,6 +46,8 @@ from tiny_asr.runlog import NOT_LEARNING, Interval, append_log, hardly_falling, 
 from tiny_asr.settings import TrainingSettings, learning_rate_at
 
 MAX_SKIPPED_IN_A_ROW = 10
+# Others wait while the main process evaluates or fills a cache, longer than the usual 10 minutes.
+LONGEST_WAIT = timedelta(days=2)
 
 
 class Trainer:
@@ -59,38 +68,45 @@ class Trainer:
         self.settings, self.on_log = settings, on_log
         self.out = Path(settings.out)
         choice = choose_device(settings.device, settings.dtype)
-        precision = {torch.bfloat16: "bf16", torch.float16: "fp16"}.get(choice.dtype, "no")
+        if choice.device.index is not None:
+            torch.cuda.set_device(choice.device)  # Accelerate takes the current one
+        # The autocast is our own: Accelerate's is fixed for the life of the process, and a notebook
+        # trains more than once.
         self.accelerator = Accelerator(
             cpu=choice.device.type == "cpu",
-            mixed_precision=precision,
-            kwargs_handlers=[GradScalerKwargs(init_scale=1024.0)],
+            mixed_precision="no",
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=LONGEST_WAIT)],
         )
-        self.say = say if self.accelerator.is_main_process else _silent
-        self.say(f"device: {self.accelerator.device}, {precision} autocast ({choice.reason})")
-        self.model = self._load_model(choice.dtype)
+        self.device, self.dtype = self.accelerator.device, choice.dtype
+        if self.device.type != choice.device.type:
+            raise ValueError(
+                f"this process already trains on {self.device.type}, and {choice.device.type} "
+                f"came; expected the same: restart it, or set device={self.device.type}"
+            )
+        self.say = say if self.accelerator.is_main_process else lambda line: None
+        self.say(f"device: {self.device}, {self.dtype} ({choice.reason})")
+        self.model = self._load_model()
         self._load_data()
         self.projector = self.model.audio_projector
-        optimizer = torch.optim.AdamW(
+        self.wrapped = self.accelerator.prepare(self.projector)
+        self.optimizer = torch.optim.AdamW(
             self.projector.parameters(),
             lr=settings.learning_rate,
             betas=(0.9, 0.95),
             weight_decay=settings.weight_decay,
         )
-        self.wrapped, self.optimizer = self.accelerator.prepare(self.projector, optimizer)
-        self.augment = Augment(settings.augment, seed=settings.seed, noise=self.noise)
+        self.scaler = torch.amp.GradScaler(
+            self.device.type, init_scale=1024.0, enabled=self.dtype is torch.float16
+        )
         self.state = TrainingState()
         self.stop_signal: int | None = None
 
-    def _load_model(self, dtype: torch.dtype) -> ASRModel:
+    def _load_model(self) -> ASRModel:
         s = self.settings
         model = ASRModel.from_pretrained(
-            s.model,
-            encoder=s.encoder,
-            decoder=s.decoder,
-            dtype=dtype,
-            device=self.accelerator.device,
+            s.model, encoder=s.encoder, decoder=s.decoder, dtype=self.dtype, device=self.device
         )
-        if s.fresh:
+        if s.fresh or "projector" in model.untrained:
             model.reset_projector(s.seed)
         return model
 
@@ -98,20 +114,22 @@ class Trainer:
         s = self.settings
         columns = {"audio_column": s.audio_column, "text_column": s.text_column}
         self.data = load_data(s.data, split=s.split, limit=s.limit, **columns)
-        self.say(self.data.summary())
-        self.noise = []
-        if s.noise_data is not None:
-            noise = noise_utterances(s.noise_data)
+        noise = [] if s.noise_data is None else noise_utterances(s.noise_data)
+        if noise:
             self.data = self.data.with_noise(noise, s.noise_fraction)
-            if s.augment.noise_probability > 0:
-                self.noise = [clip.load() for clip in noise]
+        self.say(self.data.summary())
+        self.dropped = self.data.dropped.total()
+        added = [clip.load() for clip in noise] if s.augment.noise_probability > 0 else []
+        self.augment = Augment(s.augment, seed=s.seed, noise=added)
         self.eval_data = None
         if s.eval_data is not None:
             self.eval_data = load_data(s.eval_data, split=s.eval_split, **columns)
         self.cache = None
         if s.cache is not None:
-            with self.accelerator.main_process_first():
-                self.cache = open_cache(self.model, self.data, s.cache, s.workers, self.say)
+            say, ranks = self.say, self.accelerator
+            # The folder may be each machine's own, or one that all of them share.
+            with ranks.main_process_first(), ranks.local_main_process_first():
+                self.cache = build_cache(self.model, self.data, s.cache, workers=s.workers, say=say)
 
     # The loop ----------------------------------------------------------------------------------
 
@@ -121,221 +139,223 @@ class Trainer:
         Args:
             resume: continue from the last checkpoint in `out`, if there is one.
         Raises:
-            KeyboardInterrupt: after Ctrl-C or SIGTERM, when a checkpoint is saved.
+            KeyboardInterrupt, SystemExit: after Ctrl-C or SIGTERM, when a checkpoint is saved.
+            ValueError: `out` holds a run and resume is False; nothing can be written; 10 steps in
+                a row were not finite. The last checkpoint stays.
         """
-        s = self.settings
-        if has_checkpoint(self.out):
-            if not resume:
-                raise ValueError(
-                    f"{self.out} holds a run already; expected an empty folder: choose another, or "
-                    "continue that run with --resume"
-                )
-            self.state = load_checkpoint(self.out, self.projector, self.optimizer, self.say)
-            self.say(f"resumed at step {self.state.step}, {self.state.utterances} utterances")
-        state = self.state
-        if self.accelerator.is_main_process:
-            self.out.mkdir(parents=True, exist_ok=True)
-            s.save(self.out / "run.yaml")
-        self._stream = self._epoch()
+        s, state = self.settings, self._begin(resume)
+        stream = self._stream()
         interval, skipped_in_a_row = Interval(state), 0
         with self._stop_on_signal():
             while state.utterances < s.max_utterances:
                 before = state.utterances
-                stop, finite = self._step(interval)
+                stop, finite = self._step([next(stream) for _ in range(s.accumulation)], interval)
                 skipped_in_a_row = 0 if finite else skipped_in_a_row + 1
-                if skipped_in_a_row == MAX_SKIPPED_IN_A_ROW:
-                    raise ValueError(
-                        f"{skipped_in_a_row} steps in a row had a loss or gradient that is not "
-                        "finite; stopped. Lower the learning rate, or use float32 or bfloat16; "
-                        f"the last checkpoint in {self.out} is from before"
-                    )
+                hopeless = skipped_in_a_row == MAX_SKIPPED_IN_A_ROW
                 done = state.utterances >= s.max_utterances
 
                 def due(every: int, before=before, done=done) -> bool:
                     return done or state.utterances // every > before // every
 
-                if due(s.log_every) or due(s.eval_every):
-                    self._log(interval.row(), evaluate_now=due(s.eval_every))
+                evaluate_now = due(s.eval_every) and not hopeless
+                if due(s.log_every) or evaluate_now or hopeless:
+                    self._log(interval.row(), evaluate_now)
                     interval = Interval(state)
+                if hopeless:
+                    raise ValueError(
+                        f"{skipped_in_a_row} steps in a row had a loss or gradient that is not "
+                        "finite; stopped. Lower the learning rate, or use float32 or bfloat16; "
+                        f"the last checkpoint in {self.out} is from before"
+                    )
                 if stop or due(s.save_every):
                     self._save()
                 if stop and not done:
                     self.say(f"stopped; a checkpoint of step {state.step} is saved: use --resume")
-                    raise KeyboardInterrupt
+                    _exit(self.stop_signal or signal.SIGINT)
+        self.model.untrained = tuple(p for p in self.model.untrained if p != "projector")
         return state
 
-    def _step(self, interval: "Interval") -> tuple[bool, bool]:
+    def _begin(self, resume: bool) -> TrainingState:
+        """The state to start from; `run.yaml` is written, all processes agree."""
+        recipe = self.out / "run.yaml"
+        if has_run(self.out) and not resume:
+            raise ValueError(
+                f"{self.out} holds a run already; expected an empty folder: choose another, or "
+                "continue that run with --resume"
+            )
+        self.state = TrainingState()
+        if has_checkpoint(self.out):
+            for change in self.settings.changed_since(recipe) if recipe.exists() else ():
+                self.say(f"resume: {change}; the weights will differ from an uninterrupted run's")
+            self.state = load_checkpoint(self.out, self.projector, self.optimizer, self.say)
+            if self.state.scaler:
+                self.scaler.load_state_dict(self.state.scaler)
+            self.say(f"resumed at step {self.state.step}, {self.state.utterances} utterances")
+        elif resume:
+            self.say(f"nothing to resume in {self.out}: starting at the beginning")
+        steps = self.accelerator.gather(torch.tensor([self.state.step], device=self.device))
+        if len(set(steps.tolist())) > 1:
+            raise ValueError(
+                f"the processes would resume at steps {steps.tolist()}; expected the same one: "
+                f"{self.out} must be a folder that all machines share"
+            )
+        if self.accelerator.is_main_process:
+            with explain_failure(self.out, "Nothing that was there has changed"):
+                self.out.mkdir(parents=True, exist_ok=True)
+            self.settings.save(recipe)
+        return self.state
+
+    def _step(self, batches: list[tuple[int, Batch]], interval: Interval) -> tuple[bool, bool]:
         """One optimiser step. Returns whether a stop was asked for, and whether all was finite."""
         s, state, accelerator = self.settings, self.state, self.accelerator
-        batches = self._next_batches()
-        labels = [self.model.processor.labels(batch.texts) for batch in batches]
+        labels = [self._labels(batch) for _, batch in batches]
         local = [
             sum(int((rows != IGNORE).sum()) for rows in labels),
-            sum(len(batch) for batch in batches),
+            sum(len(batch) for _, batch in batches),
             int(self.stop_signal is not None),
         ]
-        counts = torch.tensor(local, device=accelerator.device)
+        counts = torch.tensor(local, device=self.device)
         tokens, clips, stop = accelerator.reduce(counts, "sum").tolist()
+        state.step += 1
+        if tokens == 0:  # none of these clips could be decoded
+            return bool(stop), True
         rate = learning_rate_at(state.utterances, s)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        summed = torch.zeros((), device=accelerator.device)
-        for number, (batch, rows) in enumerate(zip(batches, labels, strict=True), 1):
-            with self._sync_only_at(number == len(batches)):
-                loss = self._summed_loss(batch, rows)
+        summed = torch.zeros((), device=self.device)
+        for number, ((epoch, batch), rows) in enumerate(zip(batches, labels, strict=True), 1):
+            # DDP sends gradients around in the last of the accumulated passes only.
+            last = number == len(batches)
+            with nullcontext() if last else accelerator.no_sync(self.wrapped):
+                loss = self._summed_loss(epoch, batch, rows)
                 # DDP takes the mean over processes; times their number that is the sum.
-                accelerator.backward(loss * accelerator.num_processes / max(1, tokens))
+                self.scaler.scale(loss * accelerator.num_processes / tokens).backward()
             summed += loss.detach()
-        loss = float(accelerator.reduce(summed, "sum")) / max(1, tokens)
-        norm = float(accelerator.clip_grad_norm_(self.projector.parameters(), s.max_grad_norm))
+        loss = float(accelerator.reduce(summed, "sum")) / tokens
+        self.scaler.unscale_(self.optimizer)
+        norm = float(clip_grad_norm_(self.projector.parameters(), s.max_grad_norm))
         finite = math.isfinite(loss) and math.isfinite(norm)
-        if finite or accelerator.scaler is not None:
-            self.optimizer.step()  # a gradient scaler leaves out a bad step itself, and adapts
+        if finite:
+            self.scaler.step(self.optimizer)
+        self.scaler.update()
         self.optimizer.zero_grad()
-        state.step += 1
         state.utterances += clips
         state.skipped += not finite
         interval.add(loss, norm, rate, finite)
         return bool(stop), finite
 
-    def _sync_only_at(self, last: bool):
-        """DDP sends gradients around in the last of the accumulated passes only."""
-        return nullcontext() if last else self.accelerator.no_sync(self.wrapped)
+    def _labels(self, batch: Batch) -> Tensor:
+        """Target ids (B, L)."""
+        return self.model.processor.labels(batch.texts) if len(batch) else torch.zeros(0, 0).long()
 
-    def _summed_loss(self, batch: Batch, labels: Tensor) -> Tensor:
+    def _summed_loss(self, epoch: int, batch: Batch, labels: Tensor) -> Tensor:
         """The token losses of this process's share of a batch, added up."""
         if len(batch) == 0:  # nothing to learn, but DDP waits for this process's gradients
             config = self.model.config
             silence = torch.zeros(1, config.audio_downsample_rate, config.encoder_dim)
-            return self.wrapped(silence.to(self.accelerator.device)).sum() * 0
-        frames, lengths = self._encoder_output(batch)
-        rate = self.model.config.audio_downsample_rate
-        labels = labels.to(self.accelerator.device)
-        logits = self.model.decoder.text_logits(self.wrapped(frames), lengths // rate, labels)
+            return self._project(silence.to(self.device)).sum() * 0
+        frames, lengths = self._encoder_output(epoch, batch)
+        lengths, labels = lengths // self.model.config.audio_downsample_rate, labels.to(self.device)
+        logits = self.model.decoder.text_logits(self._project(frames), lengths, labels)
         return token_loss(logits, labels, "sum")
 
+    def _project(self, frames: Tensor) -> Tensor:
+        """The projector, its weights in float32, its products in the dtype of the frozen models."""
+        with torch.autocast(self.device.type, self.dtype, self.dtype is not torch.float32):
+            return self.wrapped(frames)
+
     @torch.no_grad()
-    def _encoder_output(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def _encoder_output(self, epoch: int, batch: Batch) -> tuple[Tensor, Tensor]:
         """Encoder frames (B, T, encoder_dim) and each clip's own (B,): cached, or heard anew."""
-        device, epoch = self.accelerator.device, self.state.epoch
         if self.cache is not None:
             frames, lengths = self.cache.batch(batch.ids)
-            frames, lengths = frames.to(device), lengths.to(device)
+            frames, lengths = frames.to(self.device), lengths.to(self.device)
         else:
             multiple, bins = self.model.config.samples_per_embedding, self.model.config.num_mel_bins
             waveforms, lengths = self.augment.waveform(
-                batch.waveforms.to(device), batch.lengths, batch.ids, epoch, multiple
+                batch.waveforms.to(self.device), batch.lengths, batch.ids, epoch, multiple
             )
             mel, lengths = log_mel(waveforms, bins, lengths), lengths // HOP_LENGTH
             mel = self.augment.mel(mel, lengths, batch.ids, epoch)
-            frames, lengths = self.model.encoder(mel, lengths), (lengths // 2).to(device)
+            frames, lengths = self.model.encoder(mel, lengths), (lengths // 2).to(self.device)
         return self.augment.encoder(frames, lengths, batch.ids, epoch), lengths
 
-    def _next_batches(self) -> list[Batch]:
-        """This process's share of the next step's batches; the next epoch begins where one ends."""
-        state, batches = self.state, []
-        while len(batches) < self.settings.accumulation:
-            batch = next(self._stream, None)
-            if batch is None:
-                state.epoch, state.batch = state.epoch + 1, 0
-                self._stream = self._epoch()
-                continue
-            state.batch += 1
-            batches.append(batch)
-        return batches
-
-    def _epoch(self) -> Iterator[Batch]:
-        """The rest of the current epoch, from `state.batch` on."""
-        s, state, ranks = self.settings, self.state, self.accelerator.num_processes
-        batches = make_batches(
-            self.data, max_seconds=s.batch_seconds, seed=s.seed, epoch=state.epoch
-        )[state.batch :]
-        share = {"rank": self.accelerator.process_index, "num_processes": ranks}
-        if self.cache is not None:
-            return iter(CachedLoader(self.data, batches, self.cache, **share))
-        return iter(Loader(self.data, batches, workers=s.workers, **share))
+    def _stream(self) -> Iterator[tuple[int, Batch]]:
+        """This process's share of each batch and its epoch, on from the state."""
+        s, state = self.settings, self.state
+        rank, ranks = self.accelerator.process_index, self.accelerator.num_processes
+        for epoch in count(state.epoch):
+            order = make_batches(self.data, max_seconds=s.batch_seconds, seed=s.seed, epoch=epoch)
+            rest = order[state.batch :]
+            if self.cache is not None:
+                batches = self.cache.batches(self.data, rest, rank, ranks)
+            else:
+                batches = Loader(self.data, rest, workers=s.workers, rank=rank, num_processes=ranks)
+            for batch in batches:
+                state.batch += 1
+                yield epoch, batch
+            state.epoch, state.batch = epoch + 1, 0
 
     # What is kept ------------------------------------------------------------------------------
 
     def _save(self) -> None:
         """A checkpoint to resume from; without evaluation data it is also the model to use."""
         if self.accelerator.is_main_process:
-            save_checkpoint(self.out, self.projector, self.optimizer, self.state)
+            # The checkpoint comes last: once that of the last step is there, all is done.
             if self.eval_data is None:
-                self._keep_model()
+                save_model(self.out, self.model.save_pretrained)
+            self.state.scaler = self.scaler.state_dict()
+            save_checkpoint(self.out, self.projector, self.optimizer, self.state)
         self.accelerator.wait_for_everyone()
-
-    def _keep_model(self) -> None:
-        """Put the present model into `out`, each file whole."""
-        folder = self.out / "best.partial"
-        write_files(folder, self.out, self.model.save_pretrained)
 
     def _log(self, row: dict, evaluate_now: bool) -> None:
         """A line of progress and of `log.csv`; the best model so far is kept in `out`."""
-        state, s = self.state, self.settings
-        if evaluate_now and self.eval_data is not None and self.accelerator.is_main_process:
-            row["wer"] = evaluate(self.model, self.eval_data, limit=s.eval_limit).wer
-            if state.best is None or row["wer"] < state.best:
-                state.best = row["wer"]
-                self._keep_model()
+        state = self.state
         if self.accelerator.is_main_process:
-            append_log(self.out / "log.csv", row)
-        self.say(progress_line(row, s.max_utterances))
-        state.losses.append(row["loss"])
-        if hardly_falling(state.losses):
-            self.say(NOT_LEARNING.format(utterances=state.utterances))
+            if evaluate_now and self.eval_data is not None:
+                limit = self.settings.eval_limit
+                row["wer"] = evaluate(self.model, self.eval_data, limit=limit).wer
+                wer = math.inf if row["wer"] is None else row["wer"]  # no word in any transcript
+                if state.best is None or wer < state.best:
+                    state.best = wer
+                    save_model(self.out, self.model.save_pretrained)
+            log = self.out / "log.csv"
+            with explain_failure(log, "Checkpoints are untouched: make room, then use --resume"):
+                append_log(log, row)
+        self.say(progress_line(row, self.settings.max_utterances))
+        if self.data.dropped.total() > self.dropped:
+            self.dropped = self.data.dropped.total()
+            self.say(self.data.summary().splitlines()[-1])
+        if math.isfinite(row["loss"]):
+            state.losses.append(row["loss"])
+            if hardly_falling(state.losses):
+                self.say(NOT_LEARNING.format(utterances=state.utterances))
         if self.on_log is not None:
             self.on_log(state, self.model)
 
     @contextmanager
     def _stop_on_signal(self) -> Iterator[None]:
         """Ctrl-C and SIGTERM ask for a stop after the step at hand; a second one stops at once."""
+        self.stop_signal, asked = None, 0.0
 
         def ask(number, frame):
-            if self.stop_signal is not None:
-                raise KeyboardInterrupt
-            self.stop_signal = number
+            nonlocal asked
+            # Launchers pass on what the whole group of processes got: that is no second one.
+            if self.stop_signal is not None and time.monotonic() - asked > 1:
+                _exit(number)
+            self.stop_signal, asked = number, time.monotonic()
 
-        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {}
+        if threading.current_thread() is threading.main_thread():  # others can't handle signals
+            for number in (signal.SIGINT, signal.SIGTERM):
+                before[number] = signal.signal(number, ask)
         try:
             yield
         finally:
             for number, handler in before.items():
-                signal.signal(number, handler)
+                signal.signal(number, handler or signal.SIG_DFL)
 
 
-class CachedLoader:
-    """Batches like those of `Loader`, with nothing decoded: the cache knows the clips by their ids.
-
-    Clips that could not be decoded when the cache was made are not in it, and are left out.
-    """
-
-    def __init__(self, data, batches, cache: EncoderCache, rank: int, num_processes: int):
-        self.data, self.batches, self.cache = data, batches, cache
-        self.rank, self.num_processes = rank, num_processes
-
-    def __iter__(self) -> Iterator[Batch]:
-        for batch in self.batches:
-            share = rank_slice(batch, self.rank, self.num_processes)
-            clips = [self.data[i] for i in share if self.data[i].id in self.cache.clips]
-            yield Batch(
-                ids=[clip.id for clip in clips],
-                waveforms=torch.zeros(0, 0),
-                lengths=torch.zeros(0, dtype=torch.int64),
-                texts=[clip.text for clip in clips],
-                seconds=[clip.seconds for clip in clips],
-            )
-
-
-def open_cache(model, data, directory: str, workers: int, say) -> EncoderCache:
-    """The cache of a data set, made if need be; see `build_cache`."""
-
-    def batches(clips):
-        order = make_batches(clips, max_seconds=120.0, seed=0, epoch=0, shuffle=False)
-        return Loader(clips, order, multiple=model.config.samples_per_embedding, workers=workers)
-
-    return build_cache(model, data, directory, batches, say)
-
-
-def _silent(line: str) -> None:
-    """Only the main process speaks."""
+def _exit(number: int) -> None:
+    """End as a process does that the signal itself ended."""
+    raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)

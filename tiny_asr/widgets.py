@@ -39,7 +39,8 @@ class Explorer(VBox):
         def update(value) -> None:
             figure = draw(value)
             data = base64.b64encode(png(figure, dpi=CSS_DPI)).decode()
-            image.value = f'<img alt="{escape(figure.alt)}" src="data:image/png;base64,{data}">'
+            source = f'src="data:image/png;base64,{data}" style="max-width: 100%"'
+            image.value = f'<img alt="{escape(figure.alt)}" {source}>'
             words.value = escape(explain(value))
 
         update(slider.value)
