@@ -93,7 +93,8 @@ def resolve_checkpoint(name: str | Path, **hub) -> str:
         raise ValueError(f"{error}, or one of the pairs: {', '.join(PAIRS)}") from None
     if Path(source).is_dir():
         return source
-    return load_or_explain(snapshot_download, "model", source, **hub)
+    files = ["*.json", "*.jinja", "model.safetensors"]
+    return load_or_explain(snapshot_download, "model", source, allow_patterns=files, **hub)
 
 
 def load_or_explain(load, what: str, name: str, **options):
@@ -223,20 +224,22 @@ class ASRConfig(PretrainedConfig):
             kwargs: fields to set, and what the Auto classes pass besides; as in
                 `PretrainedConfig.from_pretrained`.
         """
-        source = resolve_checkpoint(
-            name,
-            revision=revision,
-            token=token,
-            cache_dir=cache_dir,
-            force_download=force_download,
-            local_files_only=local_files_only,
-        )
-        model_type = load_or_explain(cls.get_config_dict, "model", source)[0].get("model_type")
+        hub = {
+            "revision": revision,
+            "token": token,
+            "cache_dir": cache_dir,
+            "force_download": force_download,
+            "local_files_only": local_files_only,
+        }
+        first = name if str(name) not in PAIRS else resolve_checkpoint(name)
+        fields, _ = load_or_explain(cls.get_config_dict, "model", first, **hub)
+        model_type = fields.get("model_type")
         if model_type != cls.model_type:
             raise ValueError(
                 f"{str(name)!r} is a {model_type!r} model; expected a tiny_asr checkpoint: name it "
                 "with --encoder or --decoder if it is to be a part of one"
             )
+        source = resolve_checkpoint(name, **hub)
         result = load_or_explain(super().from_pretrained, "model", source, **kwargs)
         config = result[0] if isinstance(result, tuple) else result  # return_unused_kwargs
         config.name_or_path = source

@@ -3,9 +3,10 @@
 The stock encoder insists on 3000 mel frames, so a 3 s clip is padded with 27 s of silence and costs
 ten times what it must. Nothing in its weights asks for that: the convolutions slide, the positions
 can be cut short, attention takes any length. This module runs the stock layers on just the frames
-there are. In a batch of mixed lengths three things keep a clip's numbers the same as alone: the mel
-and the first convolution's output are zeroed beyond each clip's own end, and attention masks the
-keys there.
+there are. In a batch of mixed lengths two things keep a clip's numbers the same as alone: the mel
+is zeroed beyond each clip's own end, as the convolution pads it, and attention masks the keys there.
+(A clip has an even number of mel frames, so the second convolution, of stride 2, does not reach
+beyond its end.)
 """
 
 import torch
@@ -75,10 +76,8 @@ class AudioEncoder(nn.Module):
         hidden = log_mel.to(self.dtype)
         if padded:
             lengths = lengths.to(hidden.device)
-            own = frame_mask(lengths, frames)[:, None]
-            hidden = F.gelu(whisper.conv1(hidden * own)) * own
-        else:
-            hidden = F.gelu(whisper.conv1(hidden))
+            hidden = hidden * frame_mask(lengths, frames)[:, None]
+        hidden = F.gelu(whisper.conv1(hidden))
         hidden = F.gelu(whisper.conv2(keep("conv1", hidden)))
         hidden = keep("conv2", hidden).transpose(1, 2)
         hidden = hidden + whisper.embed_positions.weight[: hidden.shape[1]]

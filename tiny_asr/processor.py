@@ -89,8 +89,10 @@ class ASRProcessor(ProcessorMixin):
         """Transcripts -> (B, L) token ids: each text and the end token, padded with -100."""
         end = self.tokenizer.convert_tokens_to_ids(self.end_token)
         rows = [
-            torch.tensor([*self.tokenizer(text, add_special_tokens=False).input_ids, end])
-            for text in texts
+            torch.tensor([*ids, end])
+            for ids in self.tokenizer(
+                list(texts), add_special_tokens=False, split_special_tokens=True
+            ).input_ids
         ]
         return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=IGNORE)
 

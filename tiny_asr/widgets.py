@@ -8,17 +8,28 @@ nothing runs a sentence stands in its place.
 """
 
 import base64
+import io
 from collections.abc import Callable
 from functools import partial
 from html import escape
 
+import soundfile
+from IPython.display import Audio
 from ipywidgets import HTML, FloatSlider, IntSlider, Layout, VBox
+from torch import Tensor
 
 from tiny_asr.audio import SAMPLE_RATE, SAMPLES_PER_ENCODER_FRAME, load_audio
 from tiny_asr.plots import AUDIO, CSS_DPI, MARK, PROMPT, WIDTH, Picture, draw_panels, drawn, png
 from tiny_asr.tracing import Trace
 
 RATES = range(1, 11)
+
+
+def listen(waveform: Tensor, sampling_rate: int = SAMPLE_RATE) -> Audio:
+    """A player for a clip (S,), stored in the notebook as MP3: a tenth of the bytes of WAV."""
+    encoded = io.BytesIO()
+    soundfile.write(encoded, waveform.numpy(force=True), sampling_rate, format="MP3")
+    return Audio(data=encoded.getvalue(), rate=sampling_rate)
 
 
 class Explorer(VBox):
