@@ -19,10 +19,10 @@ endif
 export JUPYTER_PREFER_ENV_PATH = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test trace notebooks lint wheelhouse clean
+.PHONY: help lab test test-slow trace notebooks lint wheelhouse clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
 lab: $(STAMP)  ## open the first notebook in JupyterLab (localhost only; LAB_FLAGS=--no-browser)
 	$(BIN)/python -m jupyterlab --ip=127.0.0.1 --ServerApp.root_dir="$(CURDIR)" $(AS_ROOT) \
@@ -31,6 +31,9 @@ lab: $(STAMP)  ## open the first notebook in JupyterLab (localhost only; LAB_FLA
 test: $(STAMP)  ## run the tests, and every notebook with its outputs compared
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope \
 		--nbval --nbval-current-env --nbval-cell-timeout=300 tests notebooks
+
+test-slow: $(STAMP)  ## the tests that take minutes: a run killed 20 times and resumed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow tests
 
 trace: $(STAMP)  ## follow the bundled clip through every stage; pictures in trace/
 	$(BIN)/tiny-asr trace --out trace
@@ -58,4 +61,6 @@ $(BIN)/pip:
 # One pip command for everything: torch and torchaudio must be chosen together.
 $(STAMP): pyproject.toml constraints.txt | $(BIN)/pip
 	$(BIN)/python -m pip install $(PIP_FROM) -c constraints.txt -e '.[dev]'
+	@# JupyterLab would ask each student about news from the internet; the answer stays in .venv.
+	$(BIN)/jupyter labextension disable --level=sys_prefix "@jupyterlab/apputils-extension:announcements"
 	@touch $@

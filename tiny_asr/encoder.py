@@ -4,7 +4,7 @@ The stock encoder insists on 3000 mel frames, so a 3 s clip is padded with 27 s 
 ten times what it must. Nothing in its weights asks for that: the convolutions slide, the positions
 can be cut short, attention takes any length. This module runs the stock layers on just the frames
 there are. In a batch of mixed lengths two things keep a clip's numbers the same as alone: the mel
-is zeroed beyond each clip's own end, as the convolution pads it, and attention masks the keys there.
+is zeroed beyond each clip's own end, as the convolution pads it, and attention masks its keys.
 (A clip has an even number of mel frames, so the second convolution, of stride 2, does not reach
 beyond its end.)
 """

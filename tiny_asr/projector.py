@@ -66,13 +66,16 @@ class AudioProjector(nn.Module):
 
         Under autocast the two matrix products run in the autocast dtype, the norm in float32.
         """
+        self._check(encoder_output)
+        frames = encoder_output.to(self.linear1.weight.dtype)
+        stacked = stack_frames(frames, self.audio_downsample_rate)
+        hidden = self.linear2(self.activation(self.linear1(stacked)))
+        return self.output_norm(hidden.float())
+
+    def _check(self, encoder_output: Tensor) -> None:
         dim = self.linear1.in_features // self.audio_downsample_rate
         if encoder_output.ndim != 3 or encoder_output.shape[2] != dim:
             raise ValueError(
                 f"encoder output of shape {tuple(encoder_output.shape)} came; expected (B, T, "
                 f"{dim}), as model.encode gives it"
             )
-        frames = encoder_output.to(self.linear1.weight.dtype)
-        stacked = stack_frames(frames, self.audio_downsample_rate)
-        hidden = self.linear2(self.activation(self.linear1(stacked)))
-        return self.output_norm(hidden.float())

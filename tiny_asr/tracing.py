@@ -269,7 +269,9 @@ class Table:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        head = "".join(f"<th scope='col'>{escape(key)}</th>" for key in self.rows[0])
+        head = "".join(
+            f"<th scope='col' style='text-align:left'>{escape(key)}</th>" for key in self.rows[0]
+        )
         cells = (
             "".join(f"<td style='text-align:left'>{escape(value)}</td>" for value in row.values())
             for row in self.rows
