@@ -64,7 +64,9 @@ def drawn(draw):
     def wrapper(*args, **kwargs) -> Picture:
         with style.context(["default", STYLE]):
             figure = draw(*args, **kwargs)
-            figure.draw_without_rendering()
+            engine = figure.get_layout_engine()
+            if engine is not None:
+                engine.execute(figure)
         figure.alt = " ".join(figure.alt.split())
         figure.set_layout_engine("none")  # computed for every output anew, it moves by a hair
         return figure
