@@ -78,19 +78,24 @@ def resolve_source(name: str | Path, what: str = "model") -> str:
     )
 
 
+def checkpoint_source(name: str | Path) -> str:
+    """Like `resolve_source`, for a whole recogniser: the pairs tiny, small, full work too."""
+    if str(name) in PAIRS:
+        return resolve_source(f"{BUNDLED}{name}-asr")
+    try:
+        return resolve_source(name)
+    except ValueError as error:
+        raise ValueError(f"{error}, or one of the pairs: {', '.join(PAIRS)}") from None
+
+
 def resolve_checkpoint(name: str | Path, **hub) -> str:
     """The directory of a recogniser's checkpoint; one from the hub is downloaded (a few MB).
 
     Args:
-        name: one of the pairs tiny, small, full, or as in `resolve_source`.
+        name: as in `checkpoint_source`.
         hub: revision, token, cache_dir, force_download, local_files_only.
     """
-    if str(name) in PAIRS:
-        return resolve_source(f"{BUNDLED}{name}-asr")
-    try:
-        source = resolve_source(name)
-    except ValueError as error:
-        raise ValueError(f"{error}, or one of the pairs: {', '.join(PAIRS)}") from None
+    source = checkpoint_source(name)
     if Path(source).is_dir():
         return source
     files = ["*.json", "*.jinja", "model.safetensors"]
@@ -231,7 +236,7 @@ class ASRConfig(PretrainedConfig):
             "force_download": force_download,
             "local_files_only": local_files_only,
         }
-        first = name if str(name) not in PAIRS else resolve_checkpoint(name)
+        first = checkpoint_source(name)  # look before downloading what may be another model
         fields, _ = load_or_explain(cls.get_config_dict, "model", first, **hub)
         model_type = fields.get("model_type")
         if model_type != cls.model_type:

@@ -8,7 +8,6 @@ models and holds a config, a processor and a few megabytes of weights.
 
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -21,27 +20,24 @@ from torch.nn import functional as F
 from transformers import (
     AutoConfig,
     AutoModel,
-    AutoModelForCausalLM,
     AutoModelForSpeechSeq2Seq,
     AutoProcessor,
     PreTrainedModel,
 )
 from transformers.utils import ModelOutput
-from transformers.utils import logging as hf_logging
 
 from tiny_asr.audio import HOP_LENGTH, load_audio, log_mel, pad_batch, split_at_silences
 from tiny_asr.config import (
     BUNDLED,
     HUB_ID,
     ASRConfig,
-    load_or_explain,
     load_tokenizer,
     resolve_checkpoint,
-    resolve_source,
 )
 from tiny_asr.decoder import IGNORE, TextDecoder
 from tiny_asr.device import choose_device
-from tiny_asr.encoder import HUB_PREFIX, AudioEncoder, EncoderOfCheckpoint
+from tiny_asr.encoder import AudioEncoder
+from tiny_asr.frozen import SEED, load_frozen
 from tiny_asr.processor import ASRProcessor
 from tiny_asr.projector import AudioProjector
 from tiny_asr.tracing import keep
@@ -49,7 +45,6 @@ from tiny_asr.tracing import keep
 log = logging.getLogger("tiny_asr")
 
 WEIGHTS = "model.safetensors"
-SEED = 0  # of the weights of parts that nobody has trained yet
 
 
 @dataclass
@@ -81,11 +76,9 @@ class ASRModel(PreTrainedModel):
 
     def __init__(self, config: ASRConfig, dtype: torch.dtype = torch.float32):
         super().__init__(config)
-        untrained = []
-        whisper = _load_frozen("encoder", config.encoder, config.encoder_config, dtype, untrained)
-        language_model = _load_frozen(
-            "decoder", config.decoder, config.decoder_config, dtype, untrained
-        )
+        whisper, heard = load_frozen("encoder", config.encoder, config.encoder_config, dtype)
+        language_model, read = load_frozen("decoder", config.decoder, config.decoder_config, dtype)
+        untrained = [p for p, ok in (("encoder", heard), ("decoder", read)) if not ok]
         tokenizer = load_tokenizer(config.decoder)
         self.encoder = AudioEncoder(whisper)
         self.decoder = TextDecoder(language_model, tokenizer, config.prompt, config.end_token)
@@ -380,55 +373,6 @@ def token_loss(logits: Tensor, labels: Tensor, reduction: str = "mean") -> Tenso
     return F.cross_entropy(
         logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORE, reduction=reduction
     )
-
-
-@contextmanager
-def _progress_for(source: str) -> Iterator[None]:
-    """Progress bars for a model from the hub, which may take minutes; none for one on this disk.
-
-    What the loader finds missing is raised as an error, and not shown as a table besides.
-    """
-    shown, level = hf_logging.is_progress_bar_enabled(), hf_logging.get_verbosity()
-    hf_logging.set_verbosity_error()
-    if Path(source).is_dir():
-        hf_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        hf_logging.set_verbosity(level)
-        if shown:
-            hf_logging.enable_progress_bar()
-
-
-def _load_frozen(part: str, name: str, config, dtype: torch.dtype, untrained: list[str]):
-    """A frozen model with its weights; a bundled one that has none yet gets seeded random ones."""
-    source = resolve_source(name, part)
-    has_weights = not Path(source).is_dir() or any(Path(source).glob("*.safetensors"))
-    loader = EncoderOfCheckpoint if part == "encoder" else AutoModelForCausalLM
-    if has_weights:
-        options = {"dtype": dtype, "use_safetensors": True, "output_loading_info": True}
-        options |= (
-            {"key_mapping": HUB_PREFIX} if part == "encoder" else {"trust_remote_code": False}
-        )
-        with _progress_for(source):
-            model, loaded = load_or_explain(loader.from_pretrained, part, name, **options)
-        if loaded["missing_keys"]:
-            missing = ", ".join(sorted(loaded["missing_keys"])[:3])
-            raise ValueError(
-                f"cannot load the {part} {name!r}: it lacks {len(loaded['missing_keys'])} weights "
-                f"({missing}, ...); expected all of them: download it again"
-            )
-        return model
-    if not name.startswith(BUNDLED):
-        raise ValueError(
-            f"the {part} directory {name!r} holds no *.safetensors; expected a checkpoint in the "
-            "hub's layout (other weight formats run code when they are loaded, and are refused)"
-        )
-    untrained.append(part)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(SEED)
-        model = loader(config) if part == "encoder" else loader.from_config(config)
-    return model.to(dtype)
 
 
 AutoConfig.register(ASRConfig.model_type, ASRConfig, exist_ok=True)

@@ -7,139 +7,53 @@ notebook, `save` writes it into the file. They are matplotlib figures outside py
 open, none needs a screen, and the same trace gives the same bytes.
 """
 
-import base64
-import io
 import textwrap
-from functools import wraps
 from pathlib import Path
 
 import numpy as np
 import torch
-from matplotlib import style
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.font_manager import findfont, get_font
-from matplotlib.patches import Patch, Rectangle
-from PIL import Image
-from PIL.PngImagePlugin import PngInfo
+from matplotlib.patches import Patch
 from torch import Tensor
 from transformers.audio_utils import hertz_to_mel
 
 from tiny_asr.audio import SAMPLE_RATE
 from tiny_asr.config import BUNDLED
+from tiny_asr.diagrams import decoder_input, shapes
+from tiny_asr.pictures import (
+    AUDIO,
+    ENCODER,
+    MARK,
+    PROMPT,
+    SOUND,
+    TEXT,
+    WIDTH,
+    Picture,
+    decoder_parts,
+    drawn,
+    duration_of,
+    legible,
+    many,
+    png,
+    save,
+    show,
+    title_of,
+)
 from tiny_asr.tracing import Trace
 
-# Okabe and Ito's colours stay apart for colour-blind readers; black text reads on the last four.
-SOUND, MARK, MEL = "#0072B2", "#D55E00", "#CC79A7"
-ENCODER, AUDIO, PROMPT, TEXT = "#009E73", "#E69F00", "#C8C8C8", "#56B4E9"
-STYLE = {
-    "font.size": 9,
-    "axes.titlesize": 9.5,
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "savefig.facecolor": "white",  # in a dark notebook, too: the figure brings its own paper
-    "text.parse_math": False,  # a token may well be a dollar sign
-    "legend.frameon": False,
-}
-WIDTH = 8.3  # inches: 800 CSS pixels, the width of a notebook's output and of an A4 page
-DPI, CSS_DPI = 150, 96
-MONOSPACE = "DejaVu Sans Mono"  # comes with matplotlib
+__all__ = [
+    "decoder_input",
+    "embeddings",
+    "journey",
+    "log_mel",
+    "modality_gap",
+    "png",
+    "save",
+    "shapes",
+    "show",
+    "waveform",
+]
 MOST_TOKENS = 1000  # tokens of a vocabulary that a scatter plot can hold
-
-
-class Picture(Figure):
-    """A figure with an alt text: what is seen on it, in a few sentences with numbers."""
-
-    alt = ""
-
-    def _repr_mimebundle_(self, **_) -> tuple[dict, dict]:
-        return _bundle(self)
-
-
-def drawn(draw):
-    """Decorate a figure's function: the course's style, whatever the notebook around it has set."""
-
-    @wraps(draw)
-    def wrapper(*args, **kwargs) -> Picture:
-        with style.context(["default", STYLE]):
-            figure = draw(*args, **kwargs)
-            engine = figure.get_layout_engine()
-            if engine is not None:
-                engine.execute(figure)
-        figure.alt = " ".join(figure.alt.split())
-        figure.set_layout_engine("none")  # computed for every output anew, it moves by a hair
-        return figure
-
-    return wrapper
-
-
-def png(figure: Figure, alt: str | None = None, dpi: float = DPI) -> bytes:
-    """The figure as PNG: the alt text as its Description, no date and no version in it."""
-    drawing, out = io.BytesIO(), io.BytesIO()
-    with style.context(["default", STYLE]):
-        figure.savefig(drawing, dpi=dpi, pil_kwargs={"compress_level": 0})
-    # 256 colours are enough at a third of the bytes; notebooks are stored with their figures.
-    image = Image.open(drawing).convert("RGB").quantize(256, dither=Image.Dither.NONE)
-    about = PngInfo()
-    about.add_text("Description", _alt(figure, alt))
-    image.save(out, "png", pnginfo=about)
-    return out.getvalue()
-
-
-def _alt(figure: Figure, alt: str | None) -> str:
-    alt = alt or (figure.alt if isinstance(figure, Picture) else "")
-    if not alt:
-        raise ValueError(f"{figure} came without alt text; expected one: pass alt='what is seen'")
-    return alt
-
-
-def _bundle(figure: Figure, alt: str | None = None) -> tuple[dict, dict]:
-    image = base64.b64encode(png(figure, alt, 1.25 * CSS_DPI)).decode()
-    width = round(figure.get_figwidth() * CSS_DPI)  # fewer than the pixels: sharp on fine screens
-    about = {"alt": _alt(figure, alt), "width": width}
-    return {"image/png": image, "text/plain": repr(figure)}, {"image/png": about}
-
-
-def show(figure: Figure, alt: str | None = None) -> None:
-    """Display a figure in a notebook with its alt text, and close it.
-
-    Args:
-        figure: one of this module; or any other, together with `alt`, what is seen on it.
-    """
-    from IPython.display import display  # the command line draws, too, and has no notebook
-    from matplotlib import pyplot
-
-    data, metadata = _bundle(figure, alt)
-    display(data, metadata=metadata, raw=True)
-    pyplot.close(figure)
-
-
-def save(figure: Figure, path: str | Path, alt: str | None = None) -> Path:
-    """Write a figure as PNG, its alt text inside; the same figure gives the same bytes."""
-    path = Path(path)
-    path.write_bytes(png(figure, alt))
-    return path
-
-
-def _many(number: float) -> str:
-    """12345 -> '12 345'."""
-    return f"{number:,.0f}".replace(",", " ")
-
-
-def _title(trace: Trace, name: str) -> str:
-    """`log_mel (B, M, F) = 1 x 80 x 590: loudness of ...`, all of it from the trace."""
-    line, tensor = trace.stages[name].stage, trace[name]
-    return f"{name} {line.shape} = {_sizes(tensor)}: {line.meaning}"
-
-
-def _sizes(tensor: Tensor) -> str:
-    return " x ".join(map(_many, tensor.shape))
-
-
-def _duration(trace: Trace) -> float:
-    """Seconds on every time axis: the clip, and the padding that fills its last embedding."""
-    return trace.sizes["S"] / SAMPLE_RATE
 
 
 # Sound -------------------------------------------------------------------------------------------
@@ -168,7 +82,7 @@ def waveform(source: Trace | Tensor) -> Picture:
     duration = len(samples) / SAMPLE_RATE
     seconds = source.seconds_of_audio if isinstance(source, Trace) else duration
     padding = f", then padding to {duration:.2f} s" if seconds < duration else ""
-    facts = f"{seconds:.2f} s = {_many(seconds * SAMPLE_RATE)} samples{padding}"
+    facts = f"{seconds:.2f} s = {many(seconds * SAMPLE_RATE)} samples{padding}"
     figure = Picture(figsize=(WIDTH, 4.4), layout="constrained")
     panels = figure.subplot_mosaic([["whole", "whole"], ["20 ms", "2 ms"]])
     _draw_waveform(panels["whole"], samples, seconds)
@@ -210,7 +124,7 @@ def _draw_cells(axes: Axes, rows: Tensor, duration: float, **options):
 def _draw_log_mel(axes: Axes, trace: Trace, legend: bool = True) -> None:
     """Time by mel bin; the legend is a second scale in Hz and a colour bar."""
     mel = trace["log_mel"][0]
-    image = _draw_cells(axes, mel, _duration(trace), cmap="magma")
+    image = _draw_cells(axes, mel, duration_of(trace), cmap="magma")
     axes.set(ylabel="mel bin")
     if legend:
         # Whisper's M triangles have M + 2 corners, equally far apart on the mel scale, 0 to 8 kHz.
@@ -227,11 +141,11 @@ def log_mel(trace: Trace) -> Picture:
     figure = Picture(figsize=(WIDTH, 3.2), layout="constrained")
     axes = figure.subplots()
     _draw_log_mel(axes, trace)
-    axes.set_title(_title(trace, "log_mel"))
+    axes.set_title(title_of(trace, "log_mel"))
     mel = trace["log_mel"][0]
     bins, frames = mel.shape
     figure.alt = (
-        f"Log-mel spectrogram: {frames} frames of 10 ms over {_duration(trace):.2f} s by {bins} "
+        f"Log-mel spectrogram: {frames} frames of 10 ms over {duration_of(trace):.2f} s by {bins} "
         f"mel bins from 0 to 8000 Hz. Values from {mel.min():.2f} (dark) to {mel.max():.2f} "
         f"(bright); the loudest frame is at {int(mel.mean(dim=0).argmax()) / 100:.2f} s."
     )
@@ -273,7 +187,7 @@ def embeddings(tensor: Tensor, title: str, seconds_per_frame: float) -> Picture:
     axes = figure.subplots()
     low, high = _draw_embeddings(axes, values, frames * seconds_per_frame)
     step = f"{seconds_per_frame * 1000:g} ms"
-    title = f"{title}: {_many(frames)} steps of {step}, {_many(width)} dimensions"
+    title = f"{title}: {many(frames)} steps of {step}, {many(width)} dimensions"
     axes.set_title(title)
     figure.alt = (
         f"{title}, {frames * seconds_per_frame:.2f} s in all. 98 of 100 activations lie between "
@@ -346,43 +260,10 @@ def draw_panels(panels, trace: Trace, legend: bool = True) -> None:
     _draw_waveform(panels[0], trace["waveform"][0].numpy(), trace.seconds_of_audio, legend)
     _draw_log_mel(panels[1], trace, legend)
     for axes, name in zip(panels[2:], ("encoder_output", "audio_embeddings"), strict=True):
-        _draw_embeddings(axes, trace[name][0], _duration(trace), legend)
+        _draw_embeddings(axes, trace[name][0], duration_of(trace), legend)
     for axes in panels[:-1]:
         axes.set(xlabel="")
         axes.tick_params(labelbottom=False)
-
-
-def decoder_parts(trace: Trace) -> dict[str, tuple[int, str]]:
-    """What the decoder reads and writes, in order: name -> number of positions, colour."""
-    prompt, audio = trace.sizes["P"], trace["audio_embeddings"][0]
-    # The prompt's length before the audio, read off the tensor: where the first embedding lies.
-    distance = (trace["decoder_input"][0, : prompt + 1] - audio[0]).norm(dim=1)
-    before = int(distance.argmin())
-    return {
-        "prompt tokens": (before, PROMPT),
-        "audio embeddings": (len(audio), AUDIO),
-        "more prompt tokens": (prompt - before, PROMPT),
-        "written tokens": (trace["token_ids"].shape[1], TEXT),
-    }
-
-
-def _legible(text: str) -> str:
-    """The text with a box for every character that the figures' font cannot draw."""
-    known = get_font(findfont(MONOSPACE)).get_charmap()
-    return "".join(c if c.isprintable() and ord(c) in known else "\u25a1" for c in text)
-
-
-def _blank() -> tuple[Picture, Axes]:
-    """An empty sheet; `_finish` gives it its height."""
-    figure = Picture(figsize=(WIDTH, 1))
-    return figure, figure.add_axes((0, 0, 1, 1))
-
-
-def _finish(axes: Axes, height: float) -> None:
-    """Make the sheet so high that one unit on it is one inch, counted from the top left."""
-    axes.figure.set_figheight(height)
-    axes.set(xlim=(0, WIDTH), ylim=(height, 0))
-    axes.axis("off")
 
 
 @drawn
@@ -393,20 +274,20 @@ def journey(trace: Trace) -> Picture:
     draw_panels(panels, trace)
     names = ["waveform", "log_mel", "encoder_output", "audio_embeddings"]
     for axes, name in zip(panels, names, strict=True):
-        axes.set_title(_title(trace, name))
+        axes.set_title(title_of(trace, name))
     parts, left = decoder_parts(trace), 0
     for length, color in parts.values():
         strip.barh(0, length, left=left, color=color, edgecolor="black", linewidth=0.8)
         left += length
     strip.set(xlim=(0, left), yticks=[], xlabel="position in the decoder's sequence")
-    strip.set_title(f"{_title(trace, 'decoder_input')}, and the text after it")
+    strip.set_title(f"{title_of(trace, 'decoder_input')}, and the text after it")
     words.axis("off")
     counts = [f"{length} {name}" for name, (length, _) in parts.items()]
     handles = [Patch(facecolor=color, edgecolor="black") for _, color in parts.values()]
     legend = words.legend(handles, counts, loc="upper left", ncols=4, borderpad=0)
     legend.set_in_layout(False)  # wider than the panels, which shall not shrink for it
     text = textwrap.shorten(trace.text, 500, placeholder=f" ... ({len(trace.text)} characters)")
-    lines = textwrap.wrap(f"text: {_legible(text) or '(nothing that can be seen)'}", 95)
+    lines = textwrap.wrap(f"text: {legible(text) or '(nothing that can be seen)'}", 95)
     options = {"textcoords": "offset points", "va": "top", "in_layout": False}
     words.annotate(trace.warning, (0, 1), (0, -24), color=MARK, weight="bold", **options)
     words.annotate("\n".join(lines), (0, 1), (0, -42 if trace.warning else -24), **options)
@@ -415,124 +296,7 @@ def journey(trace: Trace) -> Picture:
     figure.suptitle(title.replace(BUNDLED, ""))
     figure.alt = (
         f"The journey of {trace.seconds_of_audio:.2f} s of sound, on one time axis: "
-        f"{'; '.join(_title(trace, name) for name in names)}. Below, the decoder's sequence: "
+        f"{'; '.join(title_of(trace, name) for name in names)}. Below, the decoder's sequence: "
         f"{', '.join(counts)}. {trace.warning} {lines[0]}"
-    )
-    return figure
-
-
-@drawn
-def shapes(trace: Trace) -> Picture:
-    """The shape contract to scale: one bar a stage, as long as its time, as high as it is wide.
-
-    Beside the whole clip stands the time of one audio embedding, where single steps can be seen.
-    """
-    n, duration, parts = trace.sizes, _duration(trace), decoder_parts(trace)
-    left, length, near, near_length = 0.15, 6.3, 6.75, 1.4
-    figure, axes = _blank()
-    axes.text(left, 0.2, f"the whole clip: {duration:.2f} s", color=MARK)
-    axes.text(left + length, 0.2, "shape, numbers a second", color=MARK, ha="right")
-    axes.text(near, 0.2, f"{duration / n['A'] * 1000:g} ms of it", color=MARK)
-    scale = 0.9 / max(trace["stacked_frames"].shape[-1], n["llm_dim"])  # inches a number
-    colors = {"waveform": SOUND, "log_mel": MEL, "audio_embeddings": AUDIO}
-    y, facts = 0.5, []
-
-    def row(name: str, note: str, *bars: tuple[float, float, int, str]) -> None:
-        """A stage's sizes and its bars (x, length, steps, colour); the first is the whole of it."""
-        nonlocal y
-        axes.text(left, y, name, weight="bold")
-        axes.text(left + 1.45, y, trace.stages[name].stage.shape)
-        axes.text(left + length, y, f"{_sizes(trace[name])}{note}", ha="right")
-        numbers = trace[name].numel() / bars[0][2]
-        height = min(max(numbers * scale, 0.05), 0.9)
-        y += 0.07
-        for x, width, steps, color in bars:
-            axes.add_patch(Rectangle((x, y), width, height, facecolor=color, edgecolor="black"))
-            if width > 0.025 * steps:  # else the lines between the steps would be all there is
-                edges = np.linspace(x, x + width, steps + 1)
-                axes.vlines(edges, y, y + height, color="black", linewidth=0.5)
-        y += height + 0.24
-
-    for name, recorded in trace.stages.items():
-        for axis in {"S", "F", "T", "A"}.intersection(recorded.stage.axes):
-            steps = n[axis] // n["A"]
-            axes.text(near + near_length, y, f"{_many(steps)} step{'s' * (steps > 1)}", ha="right")
-            note = f", {_many(recorded.tensor.numel() / duration)}/s"
-            facts.append(f"{name} {_sizes(recorded.tensor)}{note}")
-            color = colors.get(name, ENCODER)
-            row(name, note, (left, length, n[axis], color), (near, near_length, steps, color))
-    for second in range(0, int(duration) + 1, 1 if duration < 12 else 5):
-        x = left + second / duration * length
-        axes.vlines(x, y - 0.1, y - 0.04, color="black", linewidth=0.8)
-        axes.text(x, y + 0.1, f"{second} s", ha="center")
-    axes.hlines(y - 0.1, left, left + length, color="black", linewidth=0.8)
-    x = left + n["A"] // 2 / n["A"] * length
-    axes.hlines(y - 0.1, x, x + length / n["A"], color=MARK, linewidth=4)
-    axes.text(left, y + 0.4, "the decoder's positions, no longer times", color=MARK)
-    y += 0.7
-    before, _, _, written = (count for count, _ in parts.values())
-    read = n["P"] + n["A"]
-    unit = length / (read + written)
-    end = left + read * unit
-    heard = (left + before * unit, n["A"] * unit, n["A"], AUDIO)
-    row("decoder_input", "", (left, read * unit, read, PROMPT), heard)
-    row("next_token_logits", "", (end - unit, unit, 1, TEXT))
-    row("token_ids", "", (end, written * unit, written, TEXT))
-    text = f"height: numbers in one step, to scale from {0.05 / scale:.0f} to {_many(0.9 / scale)}"
-    axes.text(left, y, text)
-    _finish(axes, y + 0.1)
-    counts = ", ".join(f"{count} {name}" for name, (count, _) in parts.items())
-    figure.alt = (
-        f"The stages as bars over the same {duration:.2f} s, cut into ever fewer steps: "
-        f"{'; '.join(facts)}. Then the decoder's positions: {counts}; V = {_many(n['V'])} scores "
-        "for each next token."
-    )
-    return figure
-
-
-@drawn
-def decoder_input(trace: Trace, model) -> Picture:
-    """The sequence that the decoder reads and goes on writing, a cell a position, numbered.
-
-    Long runs are cut, and the cut says how much is left out.
-
-    Args:
-        model: the `ASRModel` of the trace, for the prompt's tokens.
-    """
-    decode, decoder = model.processor.tokenizer.decode, model.decoder
-    before, after = decoder.prompt_before[0], decoder.prompt_after[0]
-    audio = [f"audio[{index}]" for index in range(trace.sizes["A"])]
-    runs = [map(decode, before), audio, map(decode, after), trace.tokens]
-    parts, cells, first = decoder_parts(trace), [], 0
-    for texts, (count, color) in zip(runs, parts.values(), strict=True):
-        most = 7 if texts is audio else 30
-        run = [(text, str(position), color) for position, text in enumerate(texts, start=first)]
-        if count > most:
-            run[most - 3 : -2] = [(f"... {count - most + 1} more ...", "", "white")]
-        cells += run
-        first += count
-    figure, axes = _blank()
-    x, y = 0.12, 0.45
-    for text, number, color in cells:
-        if color != "white":
-            text = text.replace(" ", "\u2423").replace("\n", "\u21b5")
-        text = _legible(text if len(text) < 60 else f"{text[:56]}...")
-        width = 0.076 * max(len(text), len(number)) + 0.1  # as wide as a character of 9 points
-        if x + width > WIDTH - 0.12:
-            x, y = 0.12, y + 0.55
-        axes.add_patch(Rectangle((x, y), width, 0.25, facecolor=color, edgecolor="black"))
-        options = {"ha": "center", "va": "center_baseline"}
-        axes.text(x + width / 2, y + 0.125, text, family=MONOSPACE, **options)
-        axes.text(x + width / 2, y + 0.37, number, **options)
-        x += width + 0.04
-    counts = [f"{count} {name}" for name, (count, _) in parts.items()]
-    handles = [Patch(facecolor=color, edgecolor="black") for _, color in parts.values()]
-    axes.legend(handles, counts, loc="upper left", ncols=4)
-    axes.text(0.12, y + 0.7, trace.warning, color=MARK, weight="bold")
-    _finish(axes, y + (0.8 if trace.warning else 0.55))
-    figure.alt = (
-        f"The decoder's sequence of {first} positions as numbered cells, in this order: "
-        f"{', '.join(counts)}. The prompt begins {decode(before)!r} and ends {decode(after)!r}; "
-        f"the written tokens begin {''.join(trace.tokens[:10])!r}. {trace.warning}"
     )
     return figure

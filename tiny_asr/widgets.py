@@ -19,7 +19,8 @@ from ipywidgets import HTML, FloatSlider, IntSlider, Layout, VBox
 from torch import Tensor
 
 from tiny_asr.audio import SAMPLE_RATE, SAMPLES_PER_ENCODER_FRAME, load_audio
-from tiny_asr.plots import AUDIO, CSS_DPI, MARK, PROMPT, WIDTH, Picture, draw_panels, drawn, png
+from tiny_asr.pictures import AUDIO, CSS_DPI, MARK, PROMPT, WIDTH, Picture, drawn, png
+from tiny_asr.plots import draw_panels
 from tiny_asr.tracing import Trace
 
 RATES = range(1, 11)
