@@ -1,6 +1,6 @@
 """Train in a process of its own, which a test can kill, limit or run twice side by side.
 
-    run_training.py RUN.yaml [RUN.yaml ...] [--resume] [--largest-file BYTES]
+run_training.py RUN.yaml [RUN.yaml ...] [--resume] [--largest-file BYTES]
 """
 
 import argparse

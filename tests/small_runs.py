@@ -13,20 +13,21 @@ import pyarrow
 import pyarrow.parquet
 import soundfile
 import torch
-from fixtures_models import decoder_dir, encoder_dir, folder, noise, once
+from fixtures_models import encoder_dir, folder, noise, once, talkative_decoder_dir
 from safetensors.torch import load_file
 
 from tiny_asr.settings import TrainingSettings
 from tiny_asr.training import Trainer
 
-WORDS = "the cat sat on the mat and then the other one sat there too".split()
+TEXT = "the cat sat on the mat and then the other one sat there too"
+WORDS = TEXT.split()
 SECONDS = (0.53, 1.01, 1.77, 2.38, 0.8, 0.8, 1.4, 2.0, 0.6, 1.2, 1.6, 0.9)
 
 
-def encoded(waveform: torch.Tensor, file_format: str = "FLAC") -> bytes:
+def encoded(waveform: torch.Tensor, file_format: str = "FLAC", subtype: str = "PCM_16") -> bytes:
     """A waveform (S,) at 16 kHz as an audio file."""
     file = io.BytesIO()
-    soundfile.write(file, waveform.numpy(), 16_000, format=file_format)
+    soundfile.write(file, waveform.numpy(), 16_000, format=file_format, subtype=subtype)
     return file.getvalue()
 
 
@@ -61,7 +62,7 @@ def small_run(out: Path, **changes) -> TrainingSettings:
     settings = {
         "data": clips(),
         "encoder": encoder_dir(),
-        "decoder": decoder_dir(),
+        "decoder": talkative_decoder_dir(),
         "max_utterances": 48,
         "batch_seconds": 6.0,
         "warmup_utterances": 8,
@@ -79,6 +80,13 @@ def train(settings: TrainingSettings, resume: bool = False, on_log=None) -> tupl
     trainer = Trainer(settings, say=lines.append, on_log=on_log)
     trainer.train(resume)
     return trainer, "\n".join(lines)
+
+
+@once
+def whole_run() -> Path:
+    """The folder of a plain run that nothing interrupted. Nobody may change it."""
+    train(small_run(folder("whole-run")))
+    return folder("whole-run")
 
 
 class Stop(Exception):
@@ -101,10 +109,9 @@ def checkpoints(out: Path) -> list[str]:
 
 
 def final(out: Path) -> dict[str, torch.Tensor]:
-    """Weights, optimiser moments and random state of the checkpoint that `latest` names."""
+    """Weights and optimiser moments of the checkpoint that `latest` names."""
     directory = out / "checkpoints" / (out / "checkpoints" / "latest").read_text()
-    names = ("model", "optimizer", "random")
-    files = {name: load_file(directory / f"{name}.safetensors") for name in names}
+    files = {name: load_file(directory / f"{name}.safetensors") for name in ("model", "optimizer")}
     return {f"{name}.{key}": value for name, file in files.items() for key, value in file.items()}
 
 
@@ -113,21 +120,24 @@ def assert_same(out: Path, other: Path) -> None:
     ours, theirs = final(out), final(other)
     assert ours.keys() == theirs.keys()
     assert len(ours) > 10
-    different = [key for key in ours if not torch.equal(ours[key], theirs[key])]
-    assert different == []
+    assert [key for key in ours if not torch.equal(ours[key], theirs[key])] == []
     latest = [(folder / "checkpoints" / "latest").read_text() for folder in (out, other)]
     assert latest[0] == latest[1]
 
 
-def start(*settings: TrainingSettings, flags: tuple[str, ...] = ()) -> subprocess.Popen:
-    """Train in another process; its lines come through a pipe."""
+def start(*settings: TrainingSettings, flags: tuple[str, ...] = (), launcher: tuple[str, ...] = ()):
+    """Train in another process, or in those of a launcher; its lines come through a pipe."""
     recipes = []
     for one in settings:
         recipes.append(f"{one.out}.yaml")
         one.save(recipes[-1])
-    command = [sys.executable, str(Path(__file__).with_name("run_training.py")), *recipes, *flags]
+    script = str(Path(__file__).with_name("run_training.py"))
     return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, bufsize=1
+        [sys.executable, *launcher, script, *recipes, *flags],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        bufsize=1,
     )
 
 
@@ -145,5 +155,8 @@ def end(process: subprocess.Popen, number: signal.Signals | None = None) -> tupl
     """Signal the process, wait for its end; its status and its last lines."""
     if number is not None:
         process.send_signal(number)
-    said, _ = process.communicate(timeout=120)
+    try:
+        said, _ = process.communicate(timeout=240)
+    finally:
+        process.kill()  # does nothing to one that has ended
     return process.returncode, said

@@ -1,8 +1,8 @@
-"""The command line: `tiny-asr info | trace | transcribe`.
+"""The command line: `tiny-asr info | trace | transcribe | train | evaluate | benchmark`.
 
 A newcomer sees a result before writing any code, and a script gets JSON. There is no logic here
-that the Python API lacks: a command reads options, calls the package and prints. The options that
-all commands share are declared once, so that the same words mean the same everywhere. Whatever a
+that the Python API lacks: a command reads options, calls the package and prints. The last three
+commands are in `cli_training.py`, and what all commands share is in `cli_common.py`. Whatever a
 user can get wrong arrives here as a ValueError and leaves as one line on stderr and exit status 2;
 any other exception is a bug and keeps its traceback. The heavy libraries are imported inside the
 commands, so that help comes at once.
@@ -22,7 +22,20 @@ from typing import Annotated
 
 import typer
 
-from tiny_asr import __version__
+from tiny_asr import __version__, cli_training
+from tiny_asr.cli_common import (
+    Decoder,
+    Device,
+    Dtype,
+    Encoder,
+    Json,
+    Model,
+    error_line,
+    load_model,
+    memory_bytes,
+    parameters,
+    place,
+)
 
 app = typer.Typer(
     add_completion=False,
@@ -31,15 +44,6 @@ app = typer.Typer(
 )
 
 UsageError = typer.BadParameter.__base__  # click's, or that of the copy inside a newer typer
-
-Model = Annotated[str, typer.Option(help="tiny, small, full, a checkpoint's directory or a hub id")]
-Encoder = Annotated[str | None, typer.Option(help="another Whisper encoder: directory or hub id")]
-Decoder = Annotated[str | None, typer.Option(help="another language model: directory or hub id")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")]
-Dtype = Annotated[
-    str, typer.Option(help="of the frozen models: auto, float32; half as big: bfloat16, float16")
-]
-Json = Annotated[bool, typer.Option("--json", help="one object on stdout, the rest on stderr")]
 
 
 @app.command()
@@ -62,7 +66,7 @@ def info(
     report = {
         "versions": {"tiny_asr": __version__, "python": platform.python_version()}
         | {library: version(library) for library in libraries},
-        **_place(choice),
+        **place(choice),
         "reason": choice.reason,
         "data_dir": str(data_dir()),
         "models": {
@@ -101,7 +105,7 @@ def trace(
             f"cannot make the folder '{out}' ({error.strerror}); expected one that can be written "
             "to: choose another --out"
         ) from error
-    recogniser, choice = _load(model, encoder, decoder, device, dtype)
+    recogniser, choice = load_model(model, encoder, decoder, device, dtype)
     traced = trace_clip(recogniser, waveform, SAMPLE_RATE)
     frame = SAMPLES_PER_ENCODER_FRAME / SAMPLE_RATE
     embedding = frame * recogniser.config.audio_downsample_rate
@@ -130,7 +134,7 @@ def trace(
         }
         for name, recorded in traced.stages.items()
     ]
-    report = {"model": model, "untrained": traced.untrained, **_place(choice), "stages": stages}
+    report = {"model": model, "untrained": traced.untrained, **place(choice), "stages": stages}
     report |= {"sizes": traced.sizes, "text": traced.text, "files": files, "seconds": seconds}
     print(json.dumps(report, indent=2))
 
@@ -158,17 +162,17 @@ def transcribe(
 
     from tiny_asr.audio import SAMPLE_RATE, load_audio
 
-    recogniser, place, results = None, {}, []
+    recogniser, about, results = None, {}, []
     for file in tqdm(files, unit="file", disable=len(files) == 1 or None):  # None: a terminal only
         try:
             waveform = load_audio(_source(file))
         except ValueError as error:
             results.append({"file": file, "error": str(error)})
-            tqdm.write(_error_line(error), file=sys.stderr)
+            tqdm.write(error_line(error), file=sys.stderr)
             continue
         if recogniser is None:  # so late because a typo in a file's name should not cost minutes
-            recogniser, choice = _load(model, encoder, decoder, device, dtype)
-            place = {"untrained": recogniser.untrained, **_place(choice)}
+            recogniser, choice = load_model(model, encoder, decoder, device, dtype)
+            about = {"untrained": recogniser.untrained, **place(choice)}
         if stream:
             for piece in recogniser.stream(waveform, SAMPLE_RATE):
                 print(_printable(piece), end="", flush=True)
@@ -180,59 +184,9 @@ def transcribe(
             line = " ".join(_printable(text).split())
             tqdm.write(line if len(files) == 1 else f"{file}: {line}", file=sys.stdout)
     if as_json:
-        print(json.dumps({"model": model, **place, "files": results}, indent=2))
+        print(json.dumps({"model": model, **about, "files": results}, indent=2))
     if any("error" in result for result in results):
         raise typer.Exit(2)
-
-
-def _load(model: str, encoder: str | None, decoder: str | None, device: str, dtype: str):
-    """The model that the shared options ask for, and the device and dtype chosen for it."""
-    from tiny_asr.config import ASRConfig
-    from tiny_asr.device import available_memory_bytes, choose_device
-    from tiny_asr.model import ASRModel
-
-    choice = choose_device(device, dtype)
-    config = ASRConfig.from_pretrained(model, encoder=encoder, decoder=decoder)
-    need, free = _memory_bytes(config, choice), available_memory_bytes(choice.device)
-    if need > free:  # said before gigabytes are downloaded and read
-        half = "--dtype bfloat16 or " if choice.dtype.itemsize > 2 else ""
-        raise ValueError(
-            f"not enough memory on {choice.device}: needs about {need / 1e9:.1f} GB as "
-            f"{_place(choice)['dtype']}, {free / 1e9:.1f} GB free; use {half}a smaller model"
-        )
-    recogniser = ASRModel.from_pretrained(
-        model, encoder=encoder, decoder=decoder, dtype=choice.dtype, device=choice.device
-    )
-    return recogniser, choice
-
-
-def _place(choice) -> dict[str, str]:
-    return {"device": str(choice.device), "dtype": str(choice.dtype).removeprefix("torch.")}
-
-
-def _parameters(config) -> dict[str, int]:
-    """Parameters of each part, counted on torch's meta device, where tensors hold no numbers."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    from tiny_asr.encoder import EncoderOfCheckpoint
-    from tiny_asr.projector import AudioProjector
-
-    with torch.device("meta"):
-        parts = {
-            "encoder": EncoderOfCheckpoint(config.encoder_config),
-            "decoder": AutoModelForCausalLM.from_config(config.decoder_config),
-            "projector": AudioProjector(config),
-        }
-    return {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
-
-
-def _memory_bytes(config, choice) -> int:
-    """What the parameters take: the frozen models in their dtype, the projector in float32."""
-    numbers = _parameters(config)
-    return (numbers["encoder"] + numbers["decoder"]) * choice.dtype.itemsize + (
-        numbers["projector"] * 4
-    )
 
 
 def _weights(source: str) -> str:
@@ -253,7 +207,7 @@ def _describe(config, choice) -> dict:
     sources = {"encoder": config.encoder, "decoder": config.decoder}
     weights = {part: _weights(resolve_source(name)) for part, name in sources.items()}
     weights["projector"] = _weights(config.name_or_path) if config.name_or_path else "untrained"
-    numbers = _parameters(config)
+    numbers = parameters(config)
     return {
         "parts": {
             part: {
@@ -270,7 +224,7 @@ def _describe(config, choice) -> dict:
             "llm_dim": config.llm_dim,
             "V": config.vocab_size,
         },
-        "memory_bytes": _memory_bytes(config, choice),
+        "memory_bytes": memory_bytes(config, choice),
         "prompt": config.prompt,
         "end_token": config.end_token,
     }
@@ -310,16 +264,16 @@ def _printable(text: str) -> str:
     return "".join(character if character.isprintable() else " " for character in text)
 
 
-def _error_line(error: Exception | str) -> str:
-    return "tiny-asr: " + " ".join(str(error).split())
-
-
 def _quieten() -> None:
     """Leave on stderr what a user can act on: our warnings, and not the libraries' advice."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     logging.basicConfig(format="tiny-asr: %(message)s")
-    warnings.formatwarning = lambda message, *_, **__: _error_line(message) + "\n"
+    warnings.formatwarning = lambda message, *_, **__: error_line(message) + "\n"
     sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may know fewer characters
+
+
+for command in (cli_training.train, cli_training.evaluate, cli_training.benchmark):
+    app.command()(command)
 
 
 def main() -> None:
@@ -328,10 +282,10 @@ def main() -> None:
     try:
         status = app(args=sys.argv[1:] or ["--help"], prog_name="tiny-asr", standalone_mode=False)
     except UsageError as error:
-        print(_error_line(f"{error.format_message()} (see tiny-asr --help)"), file=sys.stderr)
+        print(error_line(f"{error.format_message()} (see tiny-asr --help)"), file=sys.stderr)
         status = 2
     except ValueError as error:
-        print(_error_line(error), file=sys.stderr)
+        print(error_line(error), file=sys.stderr)
         status = 2
     except (KeyboardInterrupt, typer.Abort):
         status = 130

@@ -89,14 +89,16 @@ def progress_line(row: dict, max_utterances: int) -> str:
     """One line of at most 80 columns: it reads the same in a terminal, a notebook and a log."""
     rate, wer = row["utterances_per_second"], row["wer"]
     seen = f"{_short(row['utterances'])}/{_short(max_utterances)}"
-    text = f"step {row['step']:>5}  utterances {seen:>11}  loss {row['loss']:.3f}  "
+    loss = f"{row['loss']:.3f}" if row["loss"] < 100 else f"{row['loss']:.0f}"
+    text = f"step {_short(row['step']):>5}  utterances {seen:>11}  loss {loss}  "
     if wer is not None:
         text += f"WER {wer:.1%}  " if wer < 1 else f"WER {wer:.0%}  "
     text += f"{rate:.1f}/s  " if rate < 10 else f"{rate:.0f}/s  "
-    minutes = (max_utterances - row["utterances"]) / max(1e-9, rate) / 60
+    minutes = (max_utterances - row["utterances"]) / max(0.01, rate) / 60
     if minutes <= 0:
         return text + "done"
-    return text + (f"{minutes:.0f} min left" if minutes < 99 else f"{minutes / 60:.0f} h left")
+    left = f"{_short(round(minutes / 60))} h" if minutes > 99 else f"{max(1, minutes):.0f} min"
+    return text + left + " left"
 
 
 def _short(count: int) -> str:

@@ -65,9 +65,9 @@ class Trainer:
         say: Callable[[str], None] = print,
         on_log: Callable[[TrainingState, ASRModel], None] | None = None,
     ):
-        self.settings, self.on_log = settings, on_log
-        self.out = Path(settings.out)
-        choice = choose_device(settings.device, settings.dtype)
+        s = self.settings = settings
+        self.out, self.on_log = Path(s.out), on_log
+        choice = choose_device(s.device, s.dtype)
         if choice.device.index is not None:
             torch.cuda.set_device(choice.device)  # Accelerate takes the current one
         # The autocast is our own: Accelerate's is fixed for the life of the process, and a notebook
@@ -80,35 +80,27 @@ class Trainer:
         self.device, self.dtype = self.accelerator.device, choice.dtype
         if self.device.type != choice.device.type:
             raise ValueError(
-                f"this process already trains on {self.device.type}, and {choice.device.type} "
-                f"came; expected the same: restart it, or set device={self.device.type}"
+                f"device {choice.device.type} came in a process that uses {self.device.type}; "
+                f"expected the same: restart it, or set device={self.device.type}"
             )
         self.say = say if self.accelerator.is_main_process else lambda line: None
         self.say(f"device: {self.device}, {self.dtype} ({choice.reason})")
-        self.model = self._load_model()
+        self.model = ASRModel.from_pretrained(
+            s.model, encoder=s.encoder, decoder=s.decoder, dtype=self.dtype, device=self.device
+        )
+        if s.fresh or "projector" in self.model.untrained:
+            self.model.reset_projector(s.seed)
         self._load_data()
         self.projector = self.model.audio_projector
         self.wrapped = self.accelerator.prepare(self.projector)
         self.optimizer = torch.optim.AdamW(
-            self.projector.parameters(),
-            lr=settings.learning_rate,
-            betas=(0.9, 0.95),
-            weight_decay=settings.weight_decay,
+            self.projector.parameters(), betas=(0.9, 0.95), weight_decay=s.weight_decay
         )
         self.scaler = torch.amp.GradScaler(
             self.device.type, init_scale=1024.0, enabled=self.dtype is torch.float16
         )
         self.state = TrainingState()
         self.stop_signal: int | None = None
-
-    def _load_model(self) -> ASRModel:
-        s = self.settings
-        model = ASRModel.from_pretrained(
-            s.model, encoder=s.encoder, decoder=s.decoder, dtype=self.dtype, device=self.device
-        )
-        if s.fresh or "projector" in model.untrained:
-            model.reset_projector(s.seed)
-        return model
 
     def _load_data(self) -> None:
         s = self.settings
@@ -121,10 +113,9 @@ class Trainer:
         self.dropped = self.data.dropped.total()
         added = [clip.load() for clip in noise] if s.augment.noise_probability > 0 else []
         self.augment = Augment(s.augment, seed=s.seed, noise=added)
-        self.eval_data = None
+        self.eval_data = self.cache = None
         if s.eval_data is not None:
             self.eval_data = load_data(s.eval_data, split=s.eval_split, **columns)
-        self.cache = None
         if s.cache is not None:
             say, ranks = self.say, self.accelerator
             # The folder may be each machine's own, or one that all of them share.
@@ -164,8 +155,8 @@ class Trainer:
                 if hopeless:
                     raise ValueError(
                         f"{skipped_in_a_row} steps in a row had a loss or gradient that is not "
-                        "finite; stopped. Lower the learning rate, or use float32 or bfloat16; "
-                        f"the last checkpoint in {self.out} is from before"
+                        f"finite; the last checkpoint in {self.out} is from before: lower the "
+                        "learning rate, or use float32 or bfloat16"
                     )
                 if stop or due(s.save_every):
                     self._save()
@@ -209,19 +200,15 @@ class Trainer:
         """One optimiser step. Returns whether a stop was asked for, and whether all was finite."""
         s, state, accelerator = self.settings, self.state, self.accelerator
         labels = [self._labels(batch) for _, batch in batches]
-        local = [
-            sum(int((rows != IGNORE).sum()) for rows in labels),
-            sum(len(batch) for _, batch in batches),
-            int(self.stop_signal is not None),
-        ]
-        counts = torch.tensor(local, device=self.device)
-        tokens, clips, stop = accelerator.reduce(counts, "sum").tolist()
+        tokens = sum(int((rows != IGNORE).sum()) for rows in labels)
+        clips = sum(len(batch) for _, batch in batches)
+        local = torch.tensor([tokens, clips, self.stop_signal is not None], device=self.device)
+        tokens, clips, stop = accelerator.reduce(local, "sum").tolist()
         state.step += 1
         if tokens == 0:  # none of these clips could be decoded
             return bool(stop), True
         rate = learning_rate_at(state.utterances, s)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        self.optimizer.param_groups[0]["lr"] = rate
         summed = torch.zeros((), device=self.device)
         for number, ((epoch, batch), rows) in enumerate(zip(batches, labels, strict=True), 1):
             # DDP sends gradients around in the last of the accumulated passes only.
@@ -313,8 +300,8 @@ class Trainer:
         state = self.state
         if self.accelerator.is_main_process:
             if evaluate_now and self.eval_data is not None:
-                limit = self.settings.eval_limit
-                row["wer"] = evaluate(self.model, self.eval_data, limit=limit).wer
+                result = evaluate(self.model, self.eval_data, limit=self.settings.eval_limit)
+                row["wer"] = result.wer
                 wer = math.inf if row["wer"] is None else row["wer"]  # no word in any transcript
                 if state.best is None or wer < state.best:
                     state.best = wer
