@@ -33,7 +33,7 @@ SIZES = {
 
 
 def write_tokenizer(directory: Path, chatml: bool) -> PreTrainedTokenizerFast:
-    """A byte-level tokenizer of some 300 tokens: ChatML, or with a begin-of-text token as Llama's."""
+    """A byte-level tokenizer of some 300 tokens: ChatML, or with a begin-of-text token."""
     special = ["<|im_start|>", "<|im_end|>"] if chatml else ["<s>", "</s>"]
     raw = Tokenizer(models.BPE())
     raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -44,7 +44,8 @@ def write_tokenizer(directory: Path, chatml: bool) -> PreTrainedTokenizerFast:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    raw.train_from_iterator(["the cat sat on the mat and then the other one sat there too"], trainer)
+    text = "the cat sat on the mat and then the other one sat there too"
+    raw.train_from_iterator([text], trainer)
     if not chatml:
         raw.post_processor = processors.TemplateProcessing(
             single="<s> $A", special_tokens=[("<s>", raw.token_to_id("<s>"))]

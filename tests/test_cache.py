@@ -5,8 +5,12 @@ A training run with a cache is tested in test_training.py.
 
 import json
 import re
+import shutil
+import zlib
+from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from checkpoints import write_whisper
@@ -121,6 +125,34 @@ def test_a_wrong_cache_is_found_and_made_again(built, damage, message):
     assert [path.name for path in built.parent.iterdir()] == [built.name]
 
 
+def test_what_a_kill_left_half_written_is_replaced(built):
+    partial = built.with_name(f"{built.name}.partial")
+    shutil.copytree(built, partial)
+    (partial / "index.json").unlink()
+    shutil.rmtree(built)
+    cache, said = build(built.parent)
+    cache.verify()
+    assert "will take about" in said
+    assert [path.name for path in built.parent.iterdir()] == [built.name]
+
+
+def test_a_cache_larger_than_the_memory_is_opened_and_read(built):
+    """Nothing is read on opening, and the map takes no memory of its own."""
+    frame_bytes = 48 * 4
+    frames = 3 * psutil.virtual_memory().total // frame_bytes
+    with open(built / "encoder_output.bin", "r+b") as file:
+        try:
+            file.truncate(frames * frame_bytes)  # a hole: it takes no space on the disk
+        except OSError as error:
+            pytest.skip(f"no file of this size here: {error}")
+    clips = {"first": [10, 0], "rest": [frames - 10, 0]}
+    change_index(built, clips=clips, checksum=zlib.crc32(json.dumps(clips).encode()))
+    cache = EncoderCache(built)
+    assert cache["rest"].shape == (frames - 10, 48)
+    assert not cache["rest"][-1].any()
+    assert cache["first"].any()
+
+
 def test_its_size_is_said_before_anything_is_written(tmp_path):
     sizes = []
 
@@ -133,6 +165,17 @@ def test_its_size_is_said_before_anything_is_written(tmp_path):
     assert written == []
     assert "12 clips" in line
     assert "GB free" in line
+
+
+def test_a_cache_that_does_not_fit_the_disk_is_refused_before_anything_is_written(tmp_path):
+    free = shutil.disk_usage(tmp_path).free
+    if free > 200e9:
+        pytest.skip("the list of clips that would fill this disk is too long")
+    (clip,) = load_data(clips(), limit=1)
+    one = replace(clip, seconds=30.0)  # 30 s x 50 Hz x 48 x 4 bytes
+    with pytest.raises(ValueError, match=r"the cache needs about .* GB at .*choose another folder"):
+        build_cache(pair(), [one] * int(free / 288_000 + 10_000), tmp_path / "caches", say=len)
+    assert list((tmp_path / "caches").iterdir()) == []
 
 
 def test_clips_that_cannot_be_decoded_are_left_out_and_counted(tmp_path):

@@ -301,7 +301,7 @@ def test_everything_moves_to_another_device():
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU here")
 def test_a_gpu_writes_what_the_cpu_writes():
-    model = ASRModel.from_pretrained(checkpoint_dir(), device="cuda")
+    model = ASRModel.from_pretrained(checkpoint_dir(), device="cuda", dtype="float32")
     assert model.transcribe(some_noises(), RATE) == talkative().transcribe(some_noises(), RATE)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from fixtures_models import checkpoint_dir, decoder_dir
+from fixtures_models import checkpoint_dir, decoder_dir, pair, talkative
 from safetensors.torch import load_file
 from small_runs import (
     Stop,
@@ -30,6 +30,7 @@ from small_runs import (
 )
 
 from tiny_asr import ASRModel
+from tiny_asr.checkpoint import DiskError, save_model
 from tiny_asr.runlog import read_log
 from tiny_asr.settings import TrainingSettings, learning_rate_at
 from tiny_asr.training import Trainer
@@ -84,7 +85,7 @@ def test_the_model_with_the_lowest_wer_is_kept(tmp_path):
 def test_evaluation_data_without_a_word_to_score_still_keeps_a_model(tmp_path):
     rows = [row | {"text": "uh"} for row in some_rows(2)]  # the normaliser leaves nothing of it
     data = write_rows(tmp_path / "eval.parquet", rows)
-    train(small_run(tmp_path / "run", eval_data=data, max_utterances=12))
+    train(small_run(tmp_path / "run", eval_data=data, eval_every=6, max_utterances=12))
     assert ASRModel.from_pretrained(tmp_path / "run").untrained == ()
 
 
@@ -125,6 +126,23 @@ def test_the_folder_of_a_model_without_checkpoints_is_refused_too():
     with pytest.raises(ValueError, match="holds a run already"):
         train(small_run(checkpoint_dir(), model=checkpoint_dir()))
     assert files(checkpoint_dir()) == before
+
+
+def test_a_full_disk_while_the_model_is_written_leaves_the_old_one(tmp_path):
+    resource = pytest.importorskip("resource")  # not there on Windows
+    pair().save_pretrained(tmp_path)
+    before = files(tmp_path)
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, unlimited[1]))  # less than the tokenizer
+    try:
+        with pytest.raises(DiskError, match=r"cannot write .*; is the disk full\? .* and whole"):
+            save_model(tmp_path, talkative().save_pretrained)
+        with pytest.raises(DiskError, match="is the disk full"):
+            small_run(tmp_path, text_column="x" * 6000).save(tmp_path / "run.yaml")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+    assert files(tmp_path) == before
+    assert ASRModel.from_pretrained(tmp_path).untrained == ()
 
 
 def test_a_run_on_real_speech_with_the_real_encoder(tmp_path, shared):
@@ -214,7 +232,10 @@ def test_low_precision_trains_the_projector_in_float32(tmp_path, dtype):
     # The decoder with ordinary weights: the talkative one makes the most of every rounding.
     changes = {"decoder": decoder_dir(), "log_every": 1, "max_utterances": 12}
     train(small_run(tmp_path / "exact", **changes))
-    trainer, _ = train(small_run(tmp_path / "low", dtype=dtype, **changes))
+    trainer, products = Trainer(small_run(tmp_path / "low", dtype=dtype, **changes), say=len), set()
+    trainer.projector.linear1.register_forward_hook(lambda *call: products.add(call[-1].dtype))
+    trainer.train()
+    assert products == {getattr(torch, dtype)}
     assert {value.dtype for value in trainer.projector.state_dict().values()} == {torch.float32}
     assert trainer.model.decoder.token_embeddings.dtype is getattr(torch, dtype)
     exact, low = (read_log(tmp_path / name / "log.csv") for name in ("exact", "low"))

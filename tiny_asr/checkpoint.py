@@ -79,9 +79,12 @@ def _temporary(folder: Path, kept: str) -> Iterator[Path]:
 def write_text(path: Path, text: str) -> None:
     """Replace a small text file: whoever reads it finds the old text or the new one, whole."""
     partial = path.with_name(path.name + PARTIAL)
-    partial.write_text(text, encoding="utf-8")
-    _flush(partial)
-    os.replace(partial, path)
+    try:
+        partial.write_text(text, encoding="utf-8")
+        _flush(partial)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def save_model(out: Path, save_pretrained: Callable[[Path], None]) -> None:

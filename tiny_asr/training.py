@@ -84,7 +84,8 @@ class Trainer:
                 f"expected the same: restart it, or set device={self.device.type}"
             )
         self.say = say if self.accelerator.is_main_process else lambda line: None
-        self.say(f"device: {self.device}, {self.dtype} ({choice.reason})")
+        ranks = self.accelerator.num_processes
+        self.say(f"device: {self.device}, {self.dtype}, processes: {ranks} ({choice.reason})")
         self.model = ASRModel.from_pretrained(
             s.model, encoder=s.encoder, decoder=s.decoder, dtype=self.dtype, device=self.device
         )
@@ -300,8 +301,8 @@ class Trainer:
         state = self.state
         if self.accelerator.is_main_process:
             if evaluate_now and self.eval_data is not None:
-                result = evaluate(self.model, self.eval_data, limit=self.settings.eval_limit)
-                row["wer"] = result.wer
+                limit = self.settings.eval_limit
+                row["wer"] = evaluate(self.model, self.eval_data, limit=limit).wer
                 wer = math.inf if row["wer"] is None else row["wer"]  # no word in any transcript
                 if state.best is None or wer < state.best:
                     state.best = wer
