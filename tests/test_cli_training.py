@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from fixtures_models import checkpoint_dir, decoder_dir, encoder_dir
-from small_runs import assert_same, clips, small_run, train
+from small_runs import assert_same, clips, small_run, some_rows, train, write_rows
 from test_cli import SHARED_OPTIONS, tiny_asr  # noqa: F401 (a fixture)
 
 from tiny_asr.evaluation import Result
@@ -142,20 +142,58 @@ def test_evaluate_for_a_terminal_with_baseline_and_report(tiny_asr, tmp_path):  
     about = ("--limit", "6", "--baseline", baseline, "--report", report)
     status, out, err = tiny_asr(*EVALUATE, *about)
     assert (status, err) == (0, "")
-    labels = ("WER ", "normaliser ", "CER ", "S / D / I ", "rows at 100 % ", "shuffled ", "RTFx ")
-    for label in (*labels, "device ", "worst length "):
+    labels = ("WER ", "normaliser ", "CER ", "S / D / I ", "rows at 100 % ", "empty ")
+    for label in (*labels, "shuffled ", "RTFx ", "device ", "worst length "):
         assert re.search(rf"^{label}", out, re.MULTILINE), label
     assert re.search(r"^to the baseline +\+0\.0 points .* interval \+0\.0 to \+0\.0$", out, re.M)
     assert [line for line in out.splitlines() if len(line) > 80 and "wrote" not in line] == []
     assert f"wrote {report}" in out and "<audio " in report.read_text()
+    assert "Empty transcripts" in report.read_text() and "Untrained" not in report.read_text()
 
 
 def test_evaluate_says_what_is_untrained_or_left_out(tiny_asr, tmp_path):  # noqa: F811
     parts = ("--encoder", encoder_dir(), "--decoder", decoder_dir(), "--device", "cpu")
-    _, out, _ = tiny_asr("evaluate", "--data", clips(), *parts, "--limit", "4")
+    about = ("--limit", "4", "--report", tmp_path / "r.html")
+    _, out, _ = tiny_asr("evaluate", "--data", clips(), *parts, *about)
+    assert "Untrained: projector." in (tmp_path / "r.html").read_text()
     assert re.search(r"^untrained +projector: its text means nothing$", out, re.MULTILINE)
     _, out, _ = tiny_asr(*EVALUATE, "--shuffled-audio")
     assert "control: every clip had another one's sound" in out
+
+
+def test_evaluate_where_nobody_speaks(tiny_asr, tmp_path):  # noqa: F811
+    """Any clips will do, with texts or without: their texts are not read."""
+    silent = write_rows(tmp_path / "d.parquet", [row | {"text": ""} for row in some_rows()])
+    report, where = tmp_path / "r.html", (*EVALUATE[:3], "--device", "cpu")
+    status, out, _ = tiny_asr(*where, "--data", silent)
+    assert status == 2
+    status, out, err = tiny_asr(*where, "--data", silent, "--no-speech", "--report", report)
+    assert (status, err) == (0, "")
+    assert re.match(r"empty +\d+\.\d % of 12 clips   95 % interval \d+\.\d to \d+\.\d\n", out)
+    assert re.search(r"^heard +\d+ words where nobody speaks$", out, re.MULTILINE)
+    assert re.search(r"^worst length +<2 s +\d+\.\d %   empty, \d+ clips$", out, re.MULTILINE)
+    assert "WER" not in out and "n/a" not in out and "empty transcripts</p>" in report.read_text()
+    _, out, _ = tiny_asr(*where, "--data", silent, "--no-speech", "--json")
+    alike, other = json.loads(out), json.loads(tiny_asr(*EVALUATE, "--no-speech", "--json")[1])
+    assert (alike["wer"], alike["words"], alike["utterances"]) == (None, 0, 12)
+    assert 0 <= alike["empty_low"] <= alike["empty"] <= alike["empty_high"] <= 1
+    assert alike["rows"] == other["rows"]
+
+
+def test_evaluate_in_noise(tiny_asr, tmp_path):  # noqa: F811
+    noise, report = ("--noise-data", clips(3, 7)), tmp_path / "r.html"
+    status, out, _ = tiny_asr(*EVALUATE, *noise, "--snr-db", "-20", "--report", report)
+    assert status == 0 and "noise in every clip, at -20 dB SNR" in out
+    assert re.search(r"^empty +\d+\.\d % of 12 clips", out, re.MULTILINE)
+    assert "Noise in every clip, at -20 dB SNR" in report.read_text()
+    _, out, _ = tiny_asr(*EVALUATE, *noise, "--snr-db", "-20", "--json")
+    loud, quiet = json.loads(out), json.loads(tiny_asr(*EVALUATE, "--json")[1])
+    assert (loud["noise_snr_db"], quiet["noise_snr_db"]) == (-20, None)
+    heard = [[row["hypothesis"] for row in result["rows"]] for result in (loud, quiet)]
+    assert heard[0] != heard[1]
+    for half in (noise, ("--snr-db", "10")):
+        status, out, err = tiny_asr(*EVALUATE, *half)
+        assert (status, out) == (2, "") and "--noise-data and --snr-db belong together" in err
 
 
 def test_a_baseline_of_other_clips_is_refused_after_the_result_is_out(tiny_asr, tmp_path):  # noqa: F811

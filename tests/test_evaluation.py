@@ -2,13 +2,17 @@
 
 import io
 import json
+import time
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import soundfile
 import torch
+from small_runs import encoded
 
+from tiny_asr.augment import Augment
 from tiny_asr.data import SpeechData, Utterance
 from tiny_asr.evaluation import (
     NORMALIZER,
@@ -20,6 +24,7 @@ from tiny_asr.evaluation import (
     normalise,
     paired_bootstrap,
     score,
+    wilson_interval,
 )
 
 
@@ -78,6 +83,23 @@ def test_rates_without_a_single_word_are_undefined_and_json_stays_valid():
     assert "NaN" not in result.to_json() and "Infinity" not in result.to_json()
 
 
+def test_empty_is_what_the_normaliser_leaves_nothing_of():
+    result = scored(("", "[noise] Hmm."), ("a b", " "), ("c", "boo"), ("a", "a"))
+    assert result.empty == 2 / 4
+    assert (result.empty_low, result.empty_high) == wilson_interval(2, 4)
+    silent = scored(*[("", "")] * 200)
+    assert silent.empty == 1 and silent.empty_high == pytest.approx(1)
+    assert 0.975 < silent.empty_low < 0.985  # not 1: 200 clips can't show that it never invents
+
+
+def test_wilson_interval_against_published_values():
+    """Newcombe, "Two-sided confidence intervals for the single proportion" (1998), table I."""
+    published = {(81, 263): (0.2553, 0.3662), (15, 148): (0.0624, 0.1605), (0, 20): (0, 0.1611)}
+    for share, interval in published.items():
+        assert wilson_interval(*share) == pytest.approx(interval, abs=5e-5)
+    assert wilson_interval(20, 20)[1] == 1
+
+
 def test_one_utterance_has_no_interval():
     result = scored(("a b", "a c"))
     assert (result.wer, result.wer_low, result.wer_high) == (0.5, None, None)
@@ -124,7 +146,7 @@ def test_groups_and_lengths():
     assert groups["voice"]["awb"]["wer"] == pytest.approx(1 / 4)
     assert groups["voice"]["awb"]["utterances"] == 2
     assert groups["voice"]["slt"] == {
-        "wer": 1.0, "wer_low": None, "wer_high": None, "words": 3, "utterances": 1,
+        "wer": 1.0, "wer_low": None, "wer_high": None, "words": 3, "utterances": 1, "empty": 1.0,
     }  # fmt: skip
     assert list(groups["length"]) == ["<2 s", "2-5 s", "5-10 s", "20+ s"]
     assert sum(v["wer"] * v["words"] for v in groups["length"].values()) == 4
@@ -348,3 +370,86 @@ def test_shuffled_audio_means_nothing_to_a_recogniser_that_does_not_listen():
 def test_too_few_texts_to_shuffle():
     with pytest.raises(ValueError, match="take more"):
         evaluate(Reader(), clips(), limit=1, shuffled_audio=True)
+
+
+# Noise: the recogniser here keeps what it hears, so that the mixture itself can be measured.
+
+
+class Recorder(Reader):
+    def __init__(self):
+        super().__init__()
+        self.heard = {}
+
+    def transcribe(self, audio, sampling_rate, *, batch_size):
+        self.heard |= {len(clip): clip.clone() for clip in audio}  # every length occurs once
+        return ["" for _ in audio]
+
+
+def spoken() -> SpeechData:
+    """The clips as above, but with white noise in place of speech."""
+    return SpeechData(
+        replace(clip, audio=encoded(white(clip.seconds, seed))) for seed, clip in enumerate(clips())
+    )
+
+
+def white(seconds: float, seed: int) -> torch.Tensor:
+    return 0.1 * torch.randn(int(16_000 * seconds), generator=torch.Generator().manual_seed(seed))
+
+
+def heard(**options) -> dict[int, torch.Tensor]:
+    model = Recorder()
+    evaluate(model, spoken(), **options)
+    return model.heard
+
+
+def power(waveform: torch.Tensor) -> float:
+    return waveform.square().mean().item()
+
+
+@pytest.mark.parametrize("snr_db", [20.0, 0.0])
+def test_noise_is_mixed_into_every_clip_at_the_ratio(snr_db):
+    tone = torch.sin(torch.arange(8000) * 0.3)
+    clean, mixed = heard(), heard(noise=[tone, torch.zeros(8000)], snr_db=snr_db)
+    assert mixed.keys() == clean.keys() and len(clean) == 7
+    for size, clip in clean.items():
+        added = mixed[size] - clip
+        assert 10 * np.log10(power(clip) / power(added)) == pytest.approx(snr_db, abs=0.05)
+        spectrum = torch.fft.rfft(added).abs()  # it is the tone, not the silence beside it
+        assert spectrum.argmax().item() / size == pytest.approx(0.3 / (2 * np.pi), rel=1e-3)
+
+
+def test_the_same_stretch_of_noise_at_every_ratio_and_in_any_batch():
+    noise = [white(2.0, 50), white(5.0, 51)]
+    clean, loud = heard(), heard(noise=noise, snr_db=0.0)
+    faint = heard(noise=noise, snr_db=20.0, batch_seconds=10.0)
+    other = heard(noise=noise, snr_db=0.0, seed=1)
+    for size, clip in clean.items():
+        assert torch.allclose(loud[size] - clip, 10 * (faint[size] - clip), atol=1e-4)
+        assert not torch.allclose(loud[size], other[size], atol=1e-2)
+
+
+def test_a_result_says_what_noise_there_was():
+    noise = [white(1.0, 9)]
+    result = evaluate(Recorder(), spoken(), noise=noise, snr_db=10.0)
+    assert (result.noise_snr_db, result.empty, result.wer) == (10.0, 1, 1)
+    assert evaluate(Recorder(), spoken(), noise=noise).noise_snr_db is None
+
+
+def test_mixing_is_not_counted_as_transcribing(monkeypatch):
+    def slow(self, waveforms, lengths, ids, epoch):
+        time.sleep(0.5)
+        return waveforms, lengths
+
+    monkeypatch.setattr(Augment, "waveform", slow)
+    result = evaluate(Recorder(), spoken(), noise=[white(1.0, 9)], snr_db=10.0)
+    assert sum(SECONDS) / result.rtfx < 0.4  # seconds
+
+
+def test_noise_that_is_silence_is_refused():
+    with pytest.raises(ValueError, match="came without noise"):
+        evaluate(Recorder(), spoken(), noise=[torch.zeros(100)], snr_db=10.0)
+
+
+def test_a_batch_of_torn_clips_needs_no_noise():
+    result = evaluate(Recorder(), clips(broken=4), noise=[white(1, 9)], snr_db=0.0, batch_seconds=9)
+    assert result.dropped["unreadable audio"] == 1 and result.utterances == 6

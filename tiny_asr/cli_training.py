@@ -8,6 +8,7 @@ that file.
 
 import json
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -115,6 +116,14 @@ def evaluate(
     model: Model = "tiny",
     limit: Limit = None,
     report: Annotated[Path | None, typer.Option(help="write an HTML report, with sound")] = None,
+    no_speech: Annotated[
+        bool,
+        typer.Option("--no-speech", help="nobody speaks in --data: every text should be empty"),
+    ] = False,
+    noise_data: Annotated[
+        str | None, typer.Option(help="noise to mix into every clip, at --snr-db")
+    ] = None,
+    snr_db: Annotated[float | None, typer.Option(help="how much louder the clip is, in dB")] = None,
     baseline: Annotated[
         Path | None, typer.Option(help="JSON of another model on the same clips, to compare with")
     ] = None,
@@ -132,22 +141,27 @@ def evaluate(
     dtype: Dtype = "auto",
     as_json: Json = False,
 ) -> None:
-    """Measure the word error rate of a model on a data set, with its interval."""
+    """Measure the word error rate of a model on a data set, and how often it writes nothing."""
     if data is None:
         raise ValueError("--data did not come; expected a parquet file, a folder or a hub id")
+    if (noise_data is None) != (snr_db is None):
+        raise ValueError("--noise-data and --snr-db belong together, one of them came; give both")
     for path in (report, out):  # said before minutes of work
         if path is not None and not path.parent.is_dir():
             raise ValueError(f"there is no folder {path.parent} for {path.name}; make it first")
     from tqdm import tqdm
 
-    from tiny_asr.data import load_data
+    from tiny_asr.data import SpeechData, load_data, noise_utterances
     from tiny_asr.evaluation import Result
     from tiny_asr.evaluation import evaluate as measure
     from tiny_asr.report import write_report
 
     reference = None if baseline is None else Result.from_json(baseline)
     columns = {"audio_column": audio_column, "text_column": text_column}
-    clips = load_data(data, split=split, limit=limit, **columns)
+    clips = load_data(data, split=split, limit=limit, require_text=not no_speech, **columns)
+    if no_speech:
+        clips = SpeechData([replace(c, text="") for c in clips], clips.dropped, clips.name)
+    noise = [] if noise_data is None else [clip.load() for clip in noise_utterances(noise_data)]
     recogniser, _ = load_model(model, encoder, decoder, device, dtype)
     with tqdm(total=len(clips), unit="clip", disable=None) as bar:  # None: a terminal only
         result = measure(
@@ -155,6 +169,8 @@ def evaluate(
             clips,
             batch_seconds=batch_seconds,
             shuffled_audio=shuffled_audio,
+            noise=noise,
+            snr_db=snr_db,
             progress=lambda done, total: bar.update(done - bar.n),
         )
     if out is not None:
@@ -171,7 +187,14 @@ def evaluate(
     if report is not None:
         loaders = {clip.id: clip.load for clip in clips}
         title = f"{recogniser.config.name_or_path or model} on {clips.name}"
-        write_report(result, report, audio=lambda i: loaders[i](), title=title, baseline=reference)
+        write_report(
+            result,
+            report,
+            audio=lambda i: loaders[i](),
+            title=title,
+            baseline=reference,
+            untrained=recogniser.untrained,
+        )
         aside(f"wrote {report}")
 
 
@@ -190,25 +213,35 @@ def _table(result: "Result", untrained: tuple[str, ...]) -> str:
     r, words = result, max(1, result.words)
     edits = (r.substitutions, r.deletions, r.insertions)
     shares = " / ".join(_percent(count / words) for count in edits)
+    empty = f"{_percent(r.empty)} of {r.utterances} clips   "
+    empty = ("empty", empty + _interval(r.empty_low, r.empty_high))
     lines = [
         ("WER", f"{_percent(r.wer)}   {_interval(r.wer_low, r.wer_high)}"),
         ("normaliser", r.normalizer),
         ("CER", _percent(r.cer)),
         ("S / D / I", f"{' / '.join(map(str, edits))}   {shares}"),
         ("rows at 100 %", f"{_percent(r.rows_at_100)} of {r.utterances} clips, {r.words} words"),
+        empty,
         ("shuffled", f"{_percent(r.wer_shuffled)} WER against other clips' references"),
         ("RTFx", f"{r.rtfx:.1f}   batches of at most {r.batch_seconds:g} s, {r.dtype}"),
         ("device", r.device),
     ]
+    if not r.words:  # nobody speaks
+        heard = ("heard", f"{r.insertions} words where nobody speaks")
+        lines = [empty, heard, lines[1], *lines[-2:]]
+    if r.noise_snr_db is not None:
+        lines.insert(1, ("", f"noise in every clip, at {r.noise_snr_db:g} dB SNR"))
     if r.shuffled_audio:
         lines.insert(1, ("", "control: every clip had another one's sound"))
     for name, values in r.groups.items():
-        spoken = [(value, about) for value, about in values.items() if about["wer"] is not None]
-        worst = sorted(spoken, key=lambda pair: -pair[1]["wer"])[:WORST] if len(spoken) > 1 else []
-        for number, (value, about) in enumerate(worst):
-            end = f"{_interval(about['wer_low'], about['wer_high'])}, {about['utterances']} clips"
+        rate = "wer" if r.words else "empty"
+        known = [(value, about) for value, about in values.items() if about[rate] is not None]
+        known.sort(key=lambda pair: pair[1][rate], reverse=rate == "wer")  # the worst first
+        for number, (value, about) in enumerate(known[:WORST] if len(known) > 1 else []):
+            interval = _interval(about["wer_low"], about["wer_high"]) if r.words else "empty"
             label = f"worst {name}"[:16] if number == 0 else ""
-            lines.append((label, f"{value[:12]:<12} {_percent(about['wer']):>8}   {end}"))
+            text = f"{value[:12]:<12} {_percent(about[rate]):>8}   {interval}"
+            lines.append((label, f"{text}, {about['utterances']} clips"))
     for reason, count in r.dropped.items():
         lines.append(("left out", f"{count}: {reason}"))
     if untrained:

@@ -23,7 +23,7 @@ from tiny_asr.sources import Columns, read_rows
 from tiny_asr.utterance import NO_TEXT, BadClip, Utterance, normalise_transcript, stated_seconds
 
 # Columns worth a WER of their own, under the name that the report uses.
-GROUP_COLUMNS = {name: name for name in ("speaker", "voice", "engine", "corpus", "heard")}
+GROUP_COLUMNS = {name: name for name in ("speaker", "voice", "engine", "corpus", "family", "kind")}
 GROUP_COLUMNS |= {"speaker_id": "speaker", "gender": "gender", "accent": "accent"}
 OTHER_COLUMNS = {"id", "seconds", *GROUP_COLUMNS}
 

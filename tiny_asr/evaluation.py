@@ -2,12 +2,14 @@
 
 One number without an interval, its normaliser and a baseline says little: on 200 clips a WER moves
 by points from luck alone. So a result carries a bootstrap interval over utterances, the kinds of
-errors apart (a decoder that invents text shows in the insertions), the share of clips that went
-wholly wrong, and the WER of the same transcripts against other clips' references. It keeps every
-row, so that two systems can be compared on identical clips, where the luck of the draw cancels.
+errors apart (a decoder that invents text shows in the insertions), the shares of clips that went
+wholly wrong or gave no text (right only where nobody speaks), and the WER of the same transcripts
+against other clips' references. It keeps every row, so that two systems can be compared on
+identical clips, where the luck of the draw cancels.
 """
 
 import json
+import math
 import time
 from bisect import bisect_right
 from collections import Counter
@@ -23,6 +25,7 @@ import torch
 from whisper_normalizer.english import EnglishTextNormalizer
 
 from tiny_asr.audio import SAMPLE_RATE
+from tiny_asr.augment import Augment, AugmentConfig
 from tiny_asr.data import Loader, SpeechData, make_batches
 
 if TYPE_CHECKING:  # transformers takes seconds to import, and scoring texts does not need it
@@ -73,8 +76,8 @@ class Result:
     """The evaluation of one model on one data set. Rates are fractions, not per cent.
 
     A rate is None where it is undefined: any WER without a reference word, an interval of fewer
-    than two utterances. `groups` is `{field: {value: {wer, wer_low, wer_high, words,
-    utterances}}}`; the clip's length is one field.
+    than two utterances. `groups` is `{field: {value: {wer, wer_low, wer_high, words, utterances,
+    empty}}}`; the clip's length is one field.
     """
 
     wer: float | None
@@ -88,6 +91,9 @@ class Result:
     words: int  # in the normalised references
     utterances: int
     rows_at_100: float  # share of rows with at least as many errors as words
+    empty: float  # share of all rows whose transcript is empty after the normaliser
+    empty_low: float  # 95 % interval, Wilson's
+    empty_high: float
     rtfx: float | None  # seconds of audio per second of transcribing (audio already loaded)
     device: str
     dtype: str
@@ -96,6 +102,7 @@ class Result:
     rows: list[Row]
     batch_seconds: float | None = None  # padded audio in a batch, at most: RTFx depends on it
     shuffled_audio: bool = False
+    noise_snr_db: float | None = None  # of the noise mixed into every clip, if any was
     dropped: dict[str, int] = field(default_factory=dict)  # reason -> clips that were left out
 
     def to_json(self) -> str:
@@ -136,6 +143,8 @@ def evaluate(
     limit: int | None = None,
     batch_seconds: float = 120.0,
     shuffled_audio: bool = False,
+    noise: Sequence[torch.Tensor] = (),
+    snr_db: float | None = None,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Result:
@@ -147,6 +156,9 @@ def evaluate(
         batch_seconds: padded audio in one batch, at most; see `make_batches`.
         shuffled_audio: put another clip's audio in each one's place (see `derangement`). A model
             that listens scores near 100 % WER; one that only guesses scores as before.
+        noise: waveforms (S,) at 16 kHz. If `snr_db` is given, a stretch of one of them, drawn from
+            the seed and the clip's id, is mixed into each clip at that signal-to-noise ratio; so
+            it is the same stretch at every ratio. Digital silence among them is left out.
         progress: called with clips done and clips in all, after each batch.
     """
     if limit is not None and limit < 1:
@@ -157,11 +169,18 @@ def evaluate(
         places = derangement([normalise(item.text) for item in items], seed)
     if places is None:
         raise ValueError("can't shuffle: over half of the clips have the same text; take more")
+    mixer = None
+    if snr_db is not None:
+        mixing = AugmentConfig(noise_probability=1.0, noise_snr_db=(snr_db, snr_db))
+        mixer = Augment(mixing, seed=seed, noise=[sound for sound in noise if sound.any()])
     model.eval()
     texts, elapsed, done = {}, 0.0, 0
     batches = make_batches(items, max_seconds=batch_seconds, seed=seed, epoch=0, shuffle=False)
     for indices, batch in zip(batches, Loader(dataset, batches), strict=True):
-        clips = [w[:n] for w, n in zip(batch.waveforms, batch.lengths.tolist(), strict=True)]
+        waveforms, lengths = batch.waveforms, batch.lengths
+        if mixer is not None and len(batch):
+            waveforms, lengths = mixer.waveform(waveforms, lengths, batch.ids, epoch=0)
+        clips = [w[:n] for w, n in zip(waveforms, lengths.tolist(), strict=True)]
         started = time.perf_counter()
         written = model.transcribe(clips, SAMPLE_RATE, batch_size=len(indices))
         elapsed += time.perf_counter() - started
@@ -180,7 +199,7 @@ def evaluate(
     dtype = str(model.dtype).removeprefix("torch.")
     result = score(rows, seconds_elapsed=elapsed, device=device, dtype=dtype, seed=seed)
     about = {"shuffled_audio": shuffled_audio, "dropped": dict(dataset.dropped)}
-    return replace(result, batch_seconds=batch_seconds, **about)
+    return replace(result, batch_seconds=batch_seconds, noise_snr_db=snr_db, **about)
 
 
 def score(
@@ -195,7 +214,8 @@ def score(
     """Corpus WER (sum of errors over sum of words) and everything beside it.
 
     A row whose normalised reference is empty (noise, nobody speaks) has 0 words: each word heard
-    there is an insertion, so it raises the WER but never divides by zero.
+    there is an insertion, so it raises the WER but never divides by zero. Where nobody speaks in
+    any row there is no WER, and `empty` says how good the model is.
 
     Args:
         rows: at least one, each id once.
@@ -212,6 +232,8 @@ def score(
     edits = _edits(references, hypotheses)  # (rows, 3): S, D, I
     errors = edits.sum(axis=1)
     words = np.array([len(text.split()) for text in references])
+    empty = np.array([not text for text in hypotheses])
+    empty_low, empty_high = wilson_interval(int(empty.sum()), len(empty))
     swap = derangement(references, seed) if words.any() else None
     strangers = _edits(references, [hypotheses[i] for i in swap or range(len(rows))])
     members: dict[str, dict[str, list[int]]] = {}  # field -> value -> rows, the shortest first
@@ -227,12 +249,19 @@ def score(
         deletions=int(edits[:, 1].sum()),
         insertions=int(edits[:, 2].sum()),
         rows_at_100=float(np.mean((errors > 0) & (errors >= words))),
+        empty=float(empty.mean()),
+        empty_low=empty_low,
+        empty_high=empty_high,
         rtfx=sum(row.seconds for row in rows) / seconds_elapsed if seconds_elapsed else None,
         device=device,
         dtype=dtype,
         normalizer=NORMALIZER,
         groups={
-            name: {v: _wer(errors[i], words[i], seed, resamples) for v, i in values.items()}
+            name: {
+                value: _wer(errors[i], words[i], seed, resamples)
+                | {"empty": float(empty[i].mean())}
+                for value, i in values.items()
+            }
             for name, values in members.items()
         },
         rows=[
@@ -271,6 +300,18 @@ def paired_bootstrap(result: Result, baseline: Result, *, seed: int = 0) -> Comp
         high=high,
         probability_better=float(np.mean(gaps < 0) + np.mean(gaps == 0) / 2),
     )
+
+
+def wilson_interval(count: int, total: int) -> tuple[float, float]:
+    """95 % interval of the share `count / total`: Wilson (1927), "Probable inference".
+
+    Where all clips agree, as is hoped for in silence, a bootstrap would say that there is no doubt.
+    """
+    z = 1.96  # 95 % of a normal distribution lie within so many standard deviations
+    middle = count + z**2 / 2
+    half = z * math.sqrt(count * (total - count) / total + z**2 / 4)
+    low, high = (middle - half) / (total + z**2), (middle + half) / (total + z**2)
+    return max(low, 0.0), min(high, 1.0)
 
 
 def align(reference: str, hypothesis: str) -> list[tuple[str, str, str]]:

@@ -71,6 +71,7 @@ def write_report(
     audio: Callable[[str], torch.Tensor] | None = None,
     title: str = "Evaluation",
     baseline: Result | None = None,
+    untrained: Sequence[str] = (),
     max_clips: int = 30,
 ) -> Path:
     """Write `result` as one HTML file of less than 5 MB.
@@ -79,6 +80,7 @@ def write_report(
         audio: gives the waveform (S,) at 16 kHz of a row's id, for the players; a ValueError from
             it is shown in that clip's place. Without it the report has no sound.
         baseline: a result on identical rows, to compare with.
+        untrained: parts of the model that nobody has trained, for a warning.
         max_clips: clips with errors to show, worst first (highest WER, then most errors).
 
     Raises:
@@ -88,10 +90,9 @@ def write_report(
     worst = sorted(wrong, key=lambda row: (-row.rate, -row.errors, row.id))[:max_clips]
     body = [
         f"<title>{escape(title)}</title>\n</head>\n<body>\n<main>\n<h1>{escape(title)}</h1>",
-        _summary(result),
+        _summary(result, untrained),
         _comparison(result, baseline) if baseline else "",
-        _kinds_of_errors(result),
-        _spread(result),
+        _kinds_of_errors(result) + _spread(result) if result.words else "",
         *(_groups(name, values) for name, values in result.groups.items()),
         f"<h2>Worst clips</h2>\n<p>{len(worst)} of the {len(wrong)} clips with errors. "
         '<span class="sub"><del>said</del> <ins>heard</ins></span>: a word heard as another; '
@@ -125,12 +126,18 @@ def _table(caption: str, rows: Sequence[Sequence[str]], head: Sequence[str] = ()
     return "<table>\n" + "\n".join(lines) + "\n</table>"
 
 
-def _summary(result: Result) -> str:
+def _summary(result: Result, untrained: Sequence[str]) -> str:
     shuffled = (
         '<p class="note"><strong>Shuffled-audio control.</strong> The model heard another clip in '
         "each one's place, on purpose: near 100 % shows that it listens.</p>\n"
     )
     notes = shuffled if result.shuffled_audio else ""
+    if untrained:
+        parts = f"<strong>Untrained: {escape(', '.join(untrained))}.</strong>"
+        notes += f'<p class="note">{parts} The text means nothing.</p>\n'
+    if result.noise_snr_db is not None:
+        snr = f"{result.noise_snr_db:g} dB SNR"
+        notes += f'<p class="note">Noise in every clip, at {snr}; the players are without it.</p>\n'
     if result.dropped:
         reasons = ", ".join(f"{count} ({reason})" for reason, count in result.dropped.items())
         notes += f'<p class="note">Clips left out of all numbers: {escape(reasons)}.</p>\n'
@@ -141,14 +148,20 @@ def _summary(result: Result) -> str:
         ("Shuffled-audio control (WER)", _percent(result.wer_shuffled)),
         ("Character error rate (CER)", _percent(result.cer)),
         ("Clips at or above 100 %", _percent(result.rows_at_100)),
+        ("Empty transcripts", _percent(result.empty)),
+        ("95 % interval (Wilson)", _range(result.empty_low, result.empty_high)),
         ("Clips, words in the references", f"{result.utterances:,}, {result.words:,}"),
         ("Normaliser", result.normalizer),
         ("Speed (RTFx)", f"{result.rtfx:.1f} x real time" if result.rtfx else "not timed"),
         ("Measured on", f"{result.device}, {result.dtype}{batch}, reading of files not counted"),
     ]
+    headline, interval = f"{_percent(result.wer)} WER", _range(result.wer_low, result.wer_high)
+    if not result.words:  # nobody speaks
+        headline = f"{_percent(result.empty)} empty transcripts"
+        interval = _range(result.empty_low, result.empty_high)
     return (
-        f'<p class="headline">{_percent(result.wer)} WER</p>\n'
-        f"<p>95 % interval {_range(result.wer_low, result.wer_high)}; {escape(result.normalizer)} "
+        f'<p class="headline">{headline}</p>\n'
+        f"<p>95 % interval {interval}; {escape(result.normalizer)} "
         f"normaliser; {result.utterances:,} clips, {result.words:,} words.</p>\n{notes}"
         + _table("The numbers", facts)
     )
@@ -189,13 +202,13 @@ def _spread(result: Result) -> str:
 
 
 def _groups(name: str, values: dict) -> str:
-    """A chart and a table of WER by one field: lengths in their order, others worst first."""
+    """A chart of WER by one field, and a table: lengths in their order, others worst first."""
     order = list(values)
     if name != "length":
-        order.sort(key=lambda value: (-(values[value]["wer"] or 0), value))
+        order.sort(key=lambda value: (-(values[value]["wer"] or 0), values[value]["empty"], value))
     shown = {value: values[value] for value in order[:MAX_GROUPS]}
     table = [
-        (value, _percent(v["wer"]), _range(v["wer_low"], v["wer_high"]),
+        (value, _percent(v["wer"]), _range(v["wer_low"], v["wer_high"]), _percent(v["empty"]),
          f"{v['utterances']:,}", f"{v['words']:,}") for value, v in shown.items()
     ]  # fmt: skip
     note = f" (the {MAX_GROUPS} worst of {len(order)})" if len(order) > MAX_GROUPS else ""
@@ -205,7 +218,7 @@ def _groups(name: str, values: dict) -> str:
     ends = [(v["wer_low"], v["wer_high"]) for v in spoken.values()]
     label = "WER, %, up to 150 (line: 95 % interval)"
     chart = _chart(alt, label, list(spoken), rates, ends) if spoken else ""
-    head = (name, "WER", "95 % interval", "clips", "words")
+    head = (name, "WER", "95 % interval", "empty", "clips", "words")
     title = f"<h2>{escape(f'WER by {name}{note}')}</h2>"
     return f"{title}\n{chart}\n{_table('Intervals: bootstrap over clips', table, head)}"
 

@@ -4,20 +4,17 @@
     data/models/tiny-decoder/   config.json generation_config.json tokenizer.json
                                 tokenizer_config.json chat_template.jinja
 
-Both folders have the hub's layout, so `transformers` reads them as it reads any checkpoint. There
-are no weights yet: the package draws them from a fixed seed and says "untrained".
+Both folders have the hub's layout, so `transformers` reads them as it reads any checkpoint. Without
+the weights that encoder.py and decoder.py train, the package draws some from a fixed seed and says
+"untrained".
 
     python data/prepare/tiny_parts.py
 
-reads `text/public-domain-english.txt.xz` of the shared material (TINY_ASR_SHARED, or ../shared
-beside the checkout). Nothing is random: the same versions of tokenizers and transformers write the
-same bytes again.
+reads the transcripts that text.py made. Nothing is random: the same versions of tokenizers and
+transformers write the same bytes again.
 """
 
 import argparse
-import lzma
-import os
-import re
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -43,14 +40,18 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 # Encoder: Whisper's architecture, about 5 million parameters.
 ENCODER_DIM = 256
 NUM_MEL_BINS = 80
-# Decoder: SmolLM3's architecture, about 7 million parameters.
+# Decoder: SmolLM3's architecture, about 8 million parameters.
 LLM_DIM = 288
 VOCABULARY = 2048
 MAX_POSITIONS = 1024  # 30 s are 300 audio embeddings; prompt and text fit beside them
 PAD, START, END = "<|pad|>", "<|im_start|>", "<|im_end|>"
+SILENCE = "<|silence|>"  # stands in messy notes where nothing was said; never in a transcript
 
-EVERY = 6  # of the text's lines: a sixth of each of its 194 books is enough for 2048 pieces
-WORD = re.compile(r"[a-z0-9]+(?:'[a-z]+)*")
+EVERY = 6  # of the text's lines: a sixth of each book is enough for 2048 pieces
+# The words of the prompt, whole, as often as it takes to become pieces of their own: each piece
+# less in the prompt is a position less to compute for every clip.
+PROMPT_WORDS = ("user\n", "assistant\n", "transcribe the speech.")
+PROMPT_EVERY = 20  # lines
 
 # ChatML with SmolLM3's roles. SmolLM3 thinks unless told not to; this decoder is too small to, so
 # its template has neither /no_think nor an empty <think> block.
@@ -67,12 +68,13 @@ CHAT_TEMPLATE = """\
 """
 
 
-def transcripts(text: Path) -> Iterator[str]:
-    """Lines of the novels in the form of transcripts: lower case, letters, apostrophes, digits."""
-    with lzma.open(text, "rt", encoding="utf-8") as lines:
-        for line in islice(lines, 0, None, EVERY):
-            if not line.startswith("###"):  # the name of a book
-                yield " ".join(WORD.findall(line.lower().replace("\u2019", "'")))
+def lines_to_learn(text: Path) -> Iterator[str]:
+    """Some of the transcripts, and the prompt's words between them."""
+    with open(text, encoding="utf-8") as lines:
+        for number, line in enumerate(islice(lines, 0, None, EVERY)):
+            yield line.strip()
+            if number % PROMPT_EVERY == 0:
+                yield from PROMPT_WORDS
 
 
 def train_tokenizer(text: Path) -> PreTrainedTokenizerFast:
@@ -94,16 +96,16 @@ def train_tokenizer(text: Path) -> PreTrainedTokenizerFast:
     raw.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY,
-        special_tokens=[PAD, START, END],
+        special_tokens=[PAD, START, END, SILENCE],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    raw.train_from_iterator(transcripts(text), trainer)
+    raw.train_from_iterator(lines_to_learn(text), trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=raw,
         pad_token=PAD,
         eos_token=END,
-        additional_special_tokens=[START],
+        additional_special_tokens=[START, SILENCE],
         chat_template=CHAT_TEMPLATE,
         model_max_length=MAX_POSITIONS,
         clean_up_tokenization_spaces=False,
@@ -161,22 +163,19 @@ def write_decoder(directory: Path, tokenizer: PreTrainedTokenizerFast) -> None:
 
 
 def main() -> None:
-    shared = Path(os.environ.get("TINY_ASR_SHARED", CHECKOUT.parent / "shared"))
-    parser = argparse.ArgumentParser(description="Make the files of the untrained tiny pair.")
+    parser = argparse.ArgumentParser(description="Make the tiny pair's configs and tokenizer.")
     parser.add_argument(
         "--text",
         type=Path,
-        default=shared / "text" / "public-domain-english.txt.xz",
-        help="sentences to train the tokenizer on, one a line",
+        default=CHECKOUT / "runs" / "prepare" / "text" / "train.txt",
+        help="transcripts to train the tokenizer on, one a line",
     )
     parser.add_argument(
         "--out", type=Path, default=CHECKOUT / "data" / "models", help="where the folders go"
     )
     arguments = parser.parse_args()
     if not arguments.text.is_file():
-        parser.error(
-            f"no text at {arguments.text}; name a .txt.xz with --text, or set TINY_ASR_SHARED"
-        )
+        parser.error(f"no text at {arguments.text}; run data/prepare/text.py, or use --text")
     write_encoder(arguments.out / "tiny-encoder")
     tokenizer = train_tokenizer(arguments.text)
     write_decoder(arguments.out / "tiny-decoder", tokenizer)

@@ -1,0 +1,184 @@
+"""The programs that train the tiny encoder and decoder, in small."""
+
+import lzma
+import sys
+
+import numpy as np
+import pytest
+import torch
+from conftest import REPOSITORY
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+from tiny_asr.audio import log_mel
+from tiny_asr.decoder import TextDecoder
+from tiny_asr.frozen import load_frozen
+from tiny_asr.prompt import default_prompt
+
+MODELS = REPOSITORY / "data" / "models"
+LINES = """\
+the captain heard a night bird cry over the house
+she did not answer
+we saw the white sails in the bay at night and he counted them""".splitlines()
+SOUNDS = """bay B EY1
+bird B ER1 D
+captain K AE1 P T AH0 N
+cry K R AY1
+night N AY1 T
+white W AY1 T
+write W AY1 T # rare
+"""
+
+
+@pytest.fixture(scope="module")
+def programs():
+    """The programs as modules."""
+    sys.path.insert(0, str(REPOSITORY / "data" / "prepare"))
+    try:
+        import decoder
+        import encoder
+        import notes
+    finally:
+        sys.path.pop(0)
+    return {"decoder": decoder, "encoder": encoder, "notes": notes}
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return AutoTokenizer.from_pretrained(MODELS / "tiny-decoder")
+
+
+@pytest.fixture(scope="module")
+def words(programs, tokenizer, tmp_path_factory):
+    path = tmp_path_factory.mktemp("words") / "cmudict.xz"
+    path.write_bytes(lzma.compress(SOUNDS.encode()))
+    texts = {"train": LINES * 20}
+    return programs["notes"].Words(tokenizer.backend_tokenizer, texts, path, seed=0)
+
+
+@pytest.fixture(scope="module")
+def language_model():
+    torch.manual_seed(0)
+    config = AutoConfig.from_pretrained(MODELS / "tiny-decoder", num_hidden_layers=2)
+    return AutoModelForCausalLM.from_config(config).eval()
+
+
+def draw(programs, words, table, **options):
+    settings = {"batch": 64, "fewest": 2, "most": 6, "longest": 60} | options
+    generator = torch.Generator().manual_seed(0)
+    text = words.texts["train"]
+    return programs["notes"].make_notes(words, text, table, 3, 2, generator=generator, **settings)
+
+
+def test_words_that_sound_alike_and_misspelt_ones_are_among_the_forms(words, tokenizer):
+    forms = words.forms[words.numbers["night"]]
+    spelt = {tokenizer.decode(form[form >= 0]) for form in forms}
+    assert tokenizer.decode(forms[0][forms[0] >= 0]) == " night"
+    assert " white" in spelt  # one phoneme away
+    assert len(spelt - {" night", " white"}) > 1  # misspelt
+
+
+def test_a_note_says_a_stretch_of_the_text_or_nothing(programs, words, tokenizer, language_model):
+    table = language_model.get_input_embeddings().weight.detach()
+    notes = draw(programs, words, table)
+    running = " ".join(LINES * 20)
+    said = [tokenizer.decode(labels[labels >= 0]) for labels in notes.labels]
+    assert all(text.endswith("<|im_end|>") for text in said)
+    said = [text.removesuffix("<|im_end|>") for text in said]
+    assert all(text in running for text in said)
+    assert any(text == "" for text in said) and len(set(said)) > 20
+    assert notes.embeddings.shape == (64, 60, table.shape[1])
+    assert int(notes.lengths.max()) <= 60
+    rms = notes.embeddings.pow(2).mean(-1).sqrt()
+    torch.testing.assert_close(rms, table.pow(2).mean().sqrt().expand_as(rms), rtol=1e-3, atol=0)
+
+
+def test_notes_can_be_read(programs, words, tokenizer):
+    """With tokens at right angles, most words of a note are the nearest tokens of its vectors."""
+    table = torch.eye(2048)
+    notes = draw(programs, words, table)
+    found = count = 0
+    for embeddings, length, labels in zip(
+        notes.embeddings, notes.lengths, notes.labels, strict=True
+    ):
+        near = set(embeddings[:length].argmax(-1).tolist())
+        wanted = set(labels[labels > 3].tolist()[1:])  # the first has no space in front
+        found, count = found + len(near & wanted), count + len(wanted)
+    assert 0.4 < found / count < 0.95  # messy, but not lost
+
+
+def test_dictation_is_the_loss_that_the_package_computes(
+    programs, words, tokenizer, language_model
+):
+    """The rows of decoder.py against the splice of `TextDecoder`, on the same notes."""
+    dictation = programs["decoder"].Dictation(language_model, tokenizer, words)
+    bucket, text = (2, 6, 60), words.texts["train"]
+    with torch.no_grad():
+        loss = dictation.loss(text, bucket, 1000, torch.Generator().manual_seed(0))
+        table = language_model.get_input_embeddings().weight
+        width = 60 + 12 + 2 * 6 + 6
+        notes = draw(programs, words, table, batch=1000 // width)
+        prompt = default_prompt(tokenizer)
+        reader = TextDecoder(language_model, tokenizer, prompt, "<|im_end|>")
+        logits = reader.text_logits(notes.embeddings, notes.lengths, notes.labels)
+    expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1), notes.labels.flatten())
+    torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-5)
+
+
+def listening(programs):
+    class Noise:
+        samples = (torch.randn(200_000) * 1000).to(torch.int16)
+
+    generator = torch.Generator().manual_seed(0)
+    return programs["encoder"].Listening(Noise, 80, generator)
+
+
+def test_the_teacher_hears_what_the_package_computes(programs):
+    waveforms = torch.randn(2, 32_000) * 0.1
+    waveforms[1, 16_000:] = 0
+    lengths = torch.tensor([32_000, 16_000])
+    heard = listening(programs)(waveforms, lengths, None)
+    torch.testing.assert_close(heard.teacher, log_mel(waveforms, 80, lengths), rtol=0, atol=1e-5)
+    assert heard.frames.tolist() == [200, 100]
+
+
+def test_only_the_student_hears_noise_and_masks(programs):
+    waveforms = torch.randn(8, 32_000) * 0.1
+    heard = listening(programs)(waveforms, torch.full((8,), 32_000), 1.04)
+    assert heard.teacher.shape == heard.student.shape == (8, 80, 200)
+    assert torch.isfinite(heard.student).all() and torch.isfinite(heard.teacher).all()
+    assert (heard.student - heard.teacher).abs().mean() > 0.05
+
+
+def test_a_spectrum_stretched_by_a_factor_has_its_peak_there(programs):
+    power = torch.zeros(2, 201, 1)
+    power[:, 100] = 1.0
+    stretched = programs["encoder"].warped(power, torch.tensor([1.0, 1.1]))
+    assert stretched[:, :, 0].argmax(dim=1).tolist() == [100, 110]
+
+
+def test_the_encoder_is_saved_as_the_package_loads_it(programs, tmp_path):
+    encoder = programs["encoder"]
+    config = AutoConfig.from_pretrained(MODELS / "tiny-encoder")
+    torch.manual_seed(1)
+    student = encoder.Student(config, 384, 2048)
+    assert any(p.requires_grad for p in student.encoder.parameters())
+    encoder.save(student, tmp_path)
+    config.save_pretrained(tmp_path)
+    loaded, trained = load_frozen("encoder", str(tmp_path), config, torch.float32)
+    assert trained and isinstance(loaded, WhisperEncoder)
+    for name, value in student.encoder.whisper.state_dict().items():
+        torch.testing.assert_close(loaded.state_dict()[name], value.half().float())
+
+
+def test_a_batch_of_clips_is_alike_in_length_and_bounded(programs):
+    clips = object.__new__(programs["encoder"].Clips)
+    rng = np.random.default_rng(0)
+    seconds = np.sort(rng.uniform(0.5, 15, 500))
+    clips.lengths = torch.from_numpy((seconds * 16_000).astype(np.int64))
+    clips.texts, clips.ends = [""] * 500, np.cumsum(seconds)
+    for _ in range(50):
+        rows = clips.draw(100.0, rng)
+        chosen = seconds[rows]
+        assert len(set(rows)) == len(rows) and chosen.max() <= 1.4 * chosen.min()
+        assert len(rows) * chosen.max() <= 101 or len(rows) == 1

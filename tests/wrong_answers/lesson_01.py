@@ -1,0 +1,129 @@
+# ruff: noqa: F811
+# Plausible wrong answers to the exercises of notebook 01: `# %% ID | what the check must say`.
+
+import math
+
+import torch
+
+
+# %% 01-cost | not at every sample
+def numbers(seconds, rate, hop, bins):
+    return seconds * rate * bins
+
+
+# %% 01-cost | each holds `bins` numbers
+def numbers(seconds, rate, hop, bins):
+    return seconds * rate // hop
+
+
+# %% 01-cost | numbers of one second
+def numbers(seconds, rate, hop, bins):
+    return rate // hop * bins
+
+
+# %% 01-alias | below half the rate a tone comes out as it is
+def heard(frequency, rate):
+    return rate - frequency
+
+
+# %% 01-alias | take the remainder first
+def heard(frequency, rate):
+    return frequency if frequency <= rate / 2 else rate - frequency
+
+
+# %% 01-alias | `rate` is not 16 000 here
+def heard(frequency, rate):
+    rest = frequency % 16000
+    return min(rest, 16000 - rest)
+
+
+# %% 01-alias | mirrored at half the rate, not cut off
+def heard(frequency, rate):
+    return min(frequency, rate / 2)
+
+
+# %% 01-frames | the last frame that fits is missing
+def frame(signal, length, hop):
+    starts = range(0, len(signal) - length, hop)
+    return torch.stack([signal[start : start + length] for start in starts])
+
+
+# %% 01-frames | not where it ended
+def frame(signal, length, hop):
+    count = len(signal) // length
+    return torch.stack([signal[i * length : (i + 1) * length] for i in range(count)])
+
+
+# %% 01-frames | your code stopped with RuntimeError
+def frame(signal, length, hop):
+    starts = range(0, len(signal), hop)
+    return torch.stack([signal[start : start + length] for start in starts])
+
+
+# %% 01-mel | formula of HTK
+def hz_to_mel(hertz):
+    return 2595 * math.log10(1 + hertz / 700)
+
+
+# %% 01-mel | begins at 15
+def hz_to_mel(hertz):
+    if hertz < 1000:
+        return 3 * hertz / 200
+    return 27 * math.log(hertz / 1000) / math.log(6.4)
+
+
+# %% 01-mel | divided by ln 6.4
+def hz_to_mel(hertz):
+    return 3 * hertz / 200 if hertz < 1000 else 15 + 27 * math.log(hertz / 1000)
+
+
+# %% 01-filters | scale each by 2 / (right - left)
+def mel_filters(corners, frequencies):
+    rows = []
+    for left, middle, right in zip(corners, corners[1:], corners[2:], strict=False):
+        rising = (frequencies - left) / (middle - left)
+        falling = (right - frequencies) / (right - middle)
+        rows.append(torch.minimum(rising, falling).clamp(min=0))
+    return torch.stack(rows)
+
+
+# %% 01-filters | never negative
+def mel_filters(corners, frequencies):
+    rows = []
+    for left, middle, right in zip(corners, corners[1:], corners[2:], strict=False):
+        rising = (frequencies - left) / (middle - left)
+        falling = (right - frequencies) / (right - middle)
+        rows.append(torch.minimum(rising, falling) * 2 / (right - left))
+    return torch.stack(rows)
+
+
+# %% 01-filters | one row is one filter
+def mel_filters(corners, frequencies):
+    rows = []
+    for left, middle, right in zip(corners, corners[1:], corners[2:], strict=False):
+        rising = (frequencies - left) / (middle - left)
+        falling = (right - frequencies) / (right - middle)
+        rows.append(torch.minimum(rising, falling).clamp(min=0) * 2 / (right - left))
+    return torch.stack(rows).T
+
+
+# %% 01-log | take log10
+def compress(power):
+    loud = power.clamp(min=1e-10).log()
+    return (torch.maximum(loud, loud.max() - 8) + 4) / 4
+
+
+# %% 01-log | more than 8 below the loudest
+def compress(power):
+    return (power.clamp(min=1e-10).log10() + 4) / 4
+
+
+# %% 01-log | not at -8
+def compress(power):
+    return (power.clamp(min=1e-10).log10().clamp(min=-8) + 4) / 4
+
+
+# %% 01-log | the last step
+def compress(power):
+    loud = power.clamp(min=1e-10).log10()
+    return torch.maximum(loud, loud.max() - 8)
