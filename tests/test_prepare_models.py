@@ -1,10 +1,12 @@
 """The programs that train the tiny encoder and decoder, in small."""
 
+import io
 import lzma
 import sys
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from conftest import REPOSITORY
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
@@ -14,6 +16,7 @@ from tiny_asr.audio import log_mel
 from tiny_asr.decoder import TextDecoder
 from tiny_asr.frozen import load_frozen
 from tiny_asr.prompt import default_prompt
+from tiny_asr.utterance import Utterance
 
 MODELS = REPOSITORY / "data" / "models"
 LINES = """\
@@ -137,14 +140,14 @@ def test_the_teacher_hears_what_the_package_computes(programs):
     waveforms = torch.randn(2, 32_000) * 0.1
     waveforms[1, 16_000:] = 0
     lengths = torch.tensor([32_000, 16_000])
-    heard = listening(programs)(waveforms, lengths, None)
+    heard = listening(programs)(waveforms, lengths, change=False)
     torch.testing.assert_close(heard.teacher, log_mel(waveforms, 80, lengths), rtol=0, atol=1e-5)
     assert heard.frames.tolist() == [200, 100]
 
 
 def test_only_the_student_hears_noise_and_masks(programs):
     waveforms = torch.randn(8, 32_000) * 0.1
-    heard = listening(programs)(waveforms, torch.full((8,), 32_000), 1.04)
+    heard = listening(programs)(waveforms, torch.full((8,), 32_000), change=True)
     assert heard.teacher.shape == heard.student.shape == (8, 80, 200)
     assert torch.isfinite(heard.student).all() and torch.isfinite(heard.teacher).all()
     assert (heard.student - heard.teacher).abs().mean() > 0.05
@@ -171,14 +174,44 @@ def test_the_encoder_is_saved_as_the_package_loads_it(programs, tmp_path):
         torch.testing.assert_close(loaded.state_dict()[name], value.half().float())
 
 
-def test_a_batch_of_clips_is_alike_in_length_and_bounded(programs):
-    clips = object.__new__(programs["encoder"].Clips)
+@pytest.fixture(scope="module")
+def clips(programs, tokenizer):
+    """Clips of 0.5 to 15 s, each a tone that names its text."""
+    seconds = np.random.default_rng(0).uniform(0.5, 15, 60)
+    made = [Utterance(f"{i}", "a", s, {}, tone(i, s)) for i, s in enumerate(seconds)]
+    return programs["encoder"].Clips(made, tokenizer, torch.device("cpu"), workers=1)
+
+
+def tone(number: int, seconds: float) -> bytes:
+    time = np.arange(int(seconds * 16_000)) / 16_000
+    file = io.BytesIO()
+    soundfile.write(file, 0.3 * np.sin(2 * np.pi * 400 * time), 16_000, format="WAV")
+    return file.getvalue()
+
+
+def test_a_batch_of_clips_is_alike_in_length_and_bounded(clips):
     rng = np.random.default_rng(0)
-    seconds = np.sort(rng.uniform(0.5, 15, 500))
-    clips.lengths = torch.from_numpy((seconds * 16_000).astype(np.int64))
-    clips.texts, clips.ends = [""] * 500, np.cumsum(seconds)
-    for _ in range(50):
-        rows = clips.draw(100.0, rng)
-        chosen = seconds[rows]
+    seconds = clips.lengths.numpy() / 16_000
+    assert (np.diff(seconds) >= 0).all()
+    shapes = set()
+    for speed in [84, 100, 116] * 50:
+        rows, width = clips.draw(60.0, speed, rng)
+        chosen = seconds[rows] * 100 / speed
         assert len(set(rows)) == len(rows) and chosen.max() <= 1.4 * chosen.min()
-        assert len(rows) * chosen.max() <= 101 or len(rows) == 1
+        assert chosen.max() <= width and (len(rows) * width <= 60 or len(rows) == 1)
+        shapes.add(width)
+    assert len(shapes) < 25
+
+
+def test_clips_at_another_speed_are_shorter_and_higher(clips):
+    clips.add_speeds([100, 116])
+    rows = np.array([5, 40])
+    slow, lengths = clips.waveforms(rows, 20)
+    fast, shorter = clips.waveforms(rows, 20, 116)
+    assert slow.shape == fast.shape == (2, 320_000)
+    assert shorter.tolist() == [int(n * 100 / 116) for n in lengths.tolist()]
+    for sound, size, hertz in ((slow, lengths, 400), (fast, shorter, 464)):
+        for row, n in zip(sound, size.tolist(), strict=True):
+            assert row[n:].abs().max() == 0 and row[: n - 100].abs().max() > 0.2
+            peak = torch.fft.rfft(row[:n] * torch.hann_window(n)).abs().argmax() * 16_000 / n
+            assert abs(peak.item() - hertz) < 3
