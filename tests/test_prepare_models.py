@@ -9,6 +9,7 @@ import pytest
 import soundfile
 import torch
 from conftest import REPOSITORY
+from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
@@ -62,7 +63,12 @@ def words(programs, tokenizer, tmp_path_factory):
 @pytest.fixture(scope="module")
 def language_model():
     torch.manual_seed(0)
-    config = AutoConfig.from_pretrained(MODELS / "tiny-decoder", num_hidden_layers=2)
+    small = {
+        "num_hidden_layers": 2,
+        "layer_types": ["full_attention"] * 2,
+        "no_rope_layers": [1, 0],
+    }
+    config = AutoConfig.from_pretrained(MODELS / "tiny-decoder", **small)
     return AutoModelForCausalLM.from_config(config).eval()
 
 
@@ -215,3 +221,13 @@ def test_clips_at_another_speed_are_shorter_and_higher(clips):
             assert row[n:].abs().max() == 0 and row[: n - 100].abs().max() > 0.2
             peak = torch.fft.rfft(row[:n] * torch.hann_window(n)).abs().argmax() * 16_000 / n
             assert abs(peak.item() - hertz) < 3
+
+
+def test_the_decoder_is_saved_as_the_package_loads_it(programs, language_model, tmp_path):
+    programs["decoder"].save(language_model, tmp_path)
+    language_model.config.save_pretrained(tmp_path)
+    assert "lm_head.weight" not in load_file(tmp_path / "model.safetensors")  # the tied table
+    loaded, trained = load_frozen("decoder", str(tmp_path), language_model.config, torch.float32)
+    assert trained
+    for name, value in language_model.state_dict().items():
+        torch.testing.assert_close(loaded.state_dict()[name], value.half().float())

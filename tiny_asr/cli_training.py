@@ -8,7 +8,6 @@ that file.
 
 import json
 import sys
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -151,16 +150,15 @@ def evaluate(
             raise ValueError(f"there is no folder {path.parent} for {path.name}; make it first")
     from tqdm import tqdm
 
-    from tiny_asr.data import SpeechData, load_data, noise_utterances
+    from tiny_asr.data import load_data, noise_utterances
     from tiny_asr.evaluation import Result
     from tiny_asr.evaluation import evaluate as measure
     from tiny_asr.report import write_report
 
     reference = None if baseline is None else Result.from_json(baseline)
     columns = {"audio_column": audio_column, "text_column": text_column}
-    clips = load_data(data, split=split, limit=limit, require_text=not no_speech, **columns)
-    if no_speech:
-        clips = SpeechData([replace(c, text="") for c in clips], clips.dropped, clips.name)
+    load = noise_utterances if no_speech else load_data
+    clips = load(data, split=split, limit=limit, **columns)
     noise = [] if noise_data is None else [clip.load() for clip in noise_utterances(noise_data)]
     recogniser, _ = load_model(model, encoder, decoder, device, dtype)
     with tqdm(total=len(clips), unit="clip", disable=None) as bar:  # None: a terminal only

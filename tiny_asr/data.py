@@ -164,9 +164,10 @@ def load_data(
     return SpeechData(utterances, dropped, ", ".join(map(str, sources)))
 
 
-def noise_utterances(source: str | Path | Sequence[str | Path]) -> list[Utterance]:
-    """Clips in which nobody speaks: any `source` of `load_data`, whatever its text says."""
-    return [replace(clip, text="") for clip in load_data(source, require_text=False)]
+def noise_utterances(source: str | Path | Sequence[str | Path], **options) -> SpeechData:
+    """Clips in which nobody speaks: any source and options of `load_data`, whatever its text."""
+    clips = load_data(source, require_text=False, **options)
+    return SpeechData([replace(clip, text="") for clip in clips], clips.dropped, clips.name)
 
 
 # Batches -----------------------------------------------------------------------------------------

@@ -6,7 +6,6 @@ whispered because loudness is all that is in there: the phase, and with it most 
 is lost.
 """
 
-import base64
 import warnings
 from functools import lru_cache
 from html import escape
@@ -18,8 +17,9 @@ from torch import Tensor
 from transformers.audio_utils import mel_filter_bank
 
 from tiny_asr.audio import HOP_LENGTH, SAMPLE_RATE
-from tiny_asr.pictures import CSS_DPI, MEL, WIDTH, Picture, drawn, png
+from tiny_asr.pictures import MEL, WIDTH, Picture, drawn
 from tiny_asr.sounds import mp3
+from tiny_asr.widgets import picture_html
 
 BANDS = (4, 8, 20, 40, 80, 128)
 WINDOWS_MS = (16, 25, 64)
@@ -149,10 +149,7 @@ class MelExplorer(VBox):
 
     def _update(self) -> None:
         chosen = [slider.value for slider in self.sliders]
-        figure = mel_view(self._waveform, *chosen)
-        data = base64.b64encode(png(figure, dpi=CSS_DPI)).decode()
-        source = f'src="data:image/png;base64,{data}" style="max-width: 100%"'
-        self._image.value = f'<img alt="{escape(figure.alt)}" {source}>'
+        self._image.value = picture_html(mel_view(self._waveform, *chosen))
         self._words.value = escape(about(*chosen))
         self._sound.value = mp3(through_mel(self._waveform, *chosen))
 

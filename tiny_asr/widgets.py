@@ -33,6 +33,13 @@ def listen(waveform: Tensor, sampling_rate: int = SAMPLE_RATE) -> Audio:
     return Audio(data=encoded.getvalue(), rate=sampling_rate)
 
 
+def picture_html(figure: Picture) -> str:
+    """A figure as HTML, its PNG in it, with its alt text."""
+    data = base64.b64encode(png(figure, dpi=CSS_DPI)).decode()
+    source = f'src="data:image/png;base64,{data}" style="max-width: 100%"'
+    return f'<img alt="{escape(figure.alt)}" {source}>'
+
+
 class Explorer(VBox):
     """A slider over a figure that is drawn again for each of its values.
 
@@ -49,10 +56,7 @@ class Explorer(VBox):
         image, words = HTML(), HTML()
 
         def update(value) -> None:
-            figure = draw(value)
-            data = base64.b64encode(png(figure, dpi=CSS_DPI)).decode()
-            source = f'src="data:image/png;base64,{data}" style="max-width: 100%"'
-            image.value = f'<img alt="{escape(figure.alt)}" {source}>'
+            image.value = picture_html(draw(value))
             words.value = escape(explain(value))
 
         update(slider.value)

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import torch
 from notes import Words, make_notes
+from steps import save_half, set_learning_rate, share_done
 from text import CHECKOUT, SHARED, WORK
 from torch import Tensor
 from torch.nn import functional as F
@@ -33,6 +34,7 @@ PLAIN_LENGTH = 256
 # (fewest words, most words, longest note) of a step's notes: like lengths waste little padding.
 BUCKETS = ((1, 3, 28), (3, 6, 48), (6, 10, 76), (10, 16, 112), (16, 26, 176), (26, 45, 288))
 PLAIN_EVERY = 4  # steps
+WARMUP = 200  # steps
 BETAS, WEIGHT_DECAY, CLIP = (0.9, 0.95), 0.05, 1.0
 COLUMNS = ("step", "positions", "seconds", "plain", "dictation", "val_plain", "val_dictation")
 
@@ -154,10 +156,6 @@ def main() -> None:
             bucket = BUCKETS[step % len(BUCKETS)]
             return "dictation", dictation.loss(text, bucket, a.tokens, generator)
 
-    def save(path):
-        half = {k: v.detach().to(torch.float16).cpu().contiguous() for k, v in plain_state(model)}
-        model.save_pretrained(path, state_dict=half)
-
     began, recent = time.time(), {"plain": [], "dictation": []}
     with open(out / "log.csv", "w", newline="") as file:
         log = csv.DictWriter(file, COLUMNS)
@@ -166,9 +164,8 @@ def main() -> None:
             kind, loss = losses(words.texts["train"], step, generator)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
-            done = max((step + 1) / a.steps, (time.time() - began) / (60 * a.minutes))
-            for group in optimizer.param_groups:
-                group["lr"] = a.learning_rate * min((step + 1) / 200, max(0.0, 1 - done))
+            done = share_done(step, a.steps, began, a.minutes)
+            set_learning_rate(optimizer, a.learning_rate, step, WARMUP, done)
             optimizer.step()
             optimizer.zero_grad()
             recent[kind].append(loss.detach())
@@ -188,17 +185,17 @@ def main() -> None:
             file.flush()
             print("  ".join(f"{k} {v}" for k, v in row.items()), flush=True)
             recent = {"plain": [], "dictation": []}
-            if (step + 1) % (8 * a.log_every) == 0:
-                save(out)
+            if (step + 1) % (8 * a.log_every) == 0 or done >= 1:
+                save(model, out)
             if done >= 1:
                 break
-    save(out)
     print(f"saved {out}", flush=True)
 
 
-def plain_state(model) -> list[tuple[str, Tensor]]:
-    """The weights under their own names: compiling a layer in place does not change them."""
-    return [(k.replace("_orig_mod.", ""), v) for k, v in model.state_dict().items()]
+def save(model, out: Path) -> None:
+    """The weights in float16; the output layer is the embedding table, which is there once."""
+    weights = model.state_dict()
+    save_half({name: weights[name] for name, _ in model.named_parameters()}, out)
 
 
 if __name__ == "__main__":

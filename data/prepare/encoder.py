@@ -33,7 +33,8 @@ import numpy as np
 import soundfile
 import torch
 import torchaudio
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from steps import save_half, set_learning_rate, share_done
 from text import CHECKOUT, SHARED, WORK
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -416,9 +417,8 @@ def main() -> None:
                 losses["letters"] = ctc_loss(letters, frames, spelt, 0)
             sum(WEIGHTS[name] * loss for name, loss in losses.items()).backward()
             torch.nn.utils.clip_grad_norm_(trained, 1.0)
-            done = max((step + 1) / a.steps, (time.time() - began) / (60 * a.minutes))
-            for group in optimizer.param_groups:
-                group["lr"] = a.learning_rate * min((step + 1) / a.warmup, max(0.0, 1 - done))
+            done = share_done(step, a.steps, began, a.minutes)
+            set_learning_rate(optimizer, a.learning_rate, step, a.warmup, done)
             optimizer.step()
             optimizer.zero_grad()
             for name, loss in losses.items():
@@ -455,14 +455,8 @@ def standardise(teach, listening, sources, rng) -> tuple[Tensor, Tensor]:
 
 def save(student: Student, out: Path) -> None:
     """The encoder alone, in the layout of a whole Whisper checkpoint, float16."""
-    weights = {
-        "model.encoder." + name.replace("_orig_mod.", ""): value.detach()
-        .to(torch.float16)
-        .cpu()
-        .contiguous()
-        for name, value in student.encoder.whisper.state_dict().items()
-    }
-    save_file(weights, out / "model.safetensors", metadata={"format": "pt"})
+    weights = student.encoder.whisper.state_dict()
+    save_half({f"model.encoder.{name}": value for name, value in weights.items()}, out)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from text import CHECKOUT, SHARED, WORK
 
-from tiny_asr.data import SpeechData, load_data, noise_utterances
+from tiny_asr.data import load_data, noise_utterances
 from tiny_asr.evaluation import Result, evaluate
 from tiny_asr.model import ASRModel
 
@@ -55,7 +55,7 @@ def main() -> None:
         return load_data(CHECKOUT / "data" / "speech" / "test.parquet", limit=a.limit)
 
     def nobody():
-        return SpeechData(noise_utterances(silent / "test.parquet")[: a.limit])
+        return noise_utterances(silent / "test.parquet", limit=a.limit)
 
     runs = [
         ("synthetic test", "family", synthetic, {}),

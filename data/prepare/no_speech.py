@@ -19,7 +19,6 @@ bytes again.
 
 import argparse
 import io
-import os
 import re
 import zlib
 from collections.abc import Iterator
@@ -30,8 +29,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import soundfile
+from text import SHARED, WORK
 
-CHECKOUT = Path(__file__).resolve().parents[2]
 SEED = 20
 SAMPLE_RATE = 16_000
 SHORTEST, LONGEST = 1.0, 15.0  # seconds
@@ -377,18 +376,17 @@ def write_clips(
 
 
 def main() -> None:
-    shared = Path(os.environ.get("TINY_ASR_SHARED", CHECKOUT.parent / "shared"))
     parser = argparse.ArgumentParser(description="Make clips in which nobody speaks.")
     parser.add_argument(
         "--noise",
         type=Path,
-        default=shared / "speech" / "noise.parquet",
+        default=SHARED / "speech" / "noise.parquet",
         help="real recordings of noise, a parquet file with id and audio",
     )
     parser.add_argument(
         "--out",
         type=Path,
-        default=CHECKOUT / "runs" / "prepare" / "no-speech",
+        default=WORK / "no-speech",
         help="where the three files go",
     )
     arguments = parser.parse_args()

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
+from text import CHECKOUT, WORK
 from tokenizers import (
     Tokenizer,
     decoders,
@@ -34,8 +35,6 @@ from transformers import (
     WhisperConfig,
     WhisperFeatureExtractor,
 )
-
-CHECKOUT = Path(__file__).resolve().parents[2]
 
 # Encoder: Whisper's architecture, about 5 million parameters.
 ENCODER_DIM = 256
@@ -167,7 +166,7 @@ def main() -> None:
     parser.add_argument(
         "--text",
         type=Path,
-        default=CHECKOUT / "runs" / "prepare" / "text" / "train.txt",
+        default=WORK / "text" / "train.txt",
         help="transcripts to train the tokenizer on, one a line",
     )
     parser.add_argument(
