@@ -148,7 +148,7 @@ def test_the_teacher_hears_what_the_package_computes(programs):
     lengths = torch.tensor([32_000, 16_000])
     heard = listening(programs)(waveforms, lengths, change=False)
     torch.testing.assert_close(heard.teacher, log_mel(waveforms, 80, lengths), rtol=0, atol=1e-5)
-    assert heard.frames.tolist() == [200, 100]
+    assert heard.encoder_frames.tolist() == [100, 50]
 
 
 def test_only_the_student_hears_noise_and_masks(programs):

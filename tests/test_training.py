@@ -27,6 +27,8 @@ from small_runs import (
 )
 
 from tiny_asr import ASRModel
+from tiny_asr.augment import AugmentConfig
+from tiny_asr.cache import EncoderCache
 from tiny_asr.runlog import read_log
 from tiny_asr.settings import TrainingSettings, learning_rate_at
 from tiny_asr.training import Trainer
@@ -101,6 +103,22 @@ def test_with_a_cache_the_loss_is_the_same(tmp_path):
     ours, theirs = (read_log(out / "log.csv") for out in (tmp_path / "run", whole_run()))
     losses = [row["loss"] for row in theirs]
     assert [row["loss"] for row in ours] == pytest.approx(losses, rel=2e-3)
+
+
+def test_cached_versions_are_what_augmentation_makes_in_the_first_epochs(tmp_path):
+    """Two epochs from two cached versions train as two epochs that augment do; then they repeat."""
+    augment = {"noise_probability": 0.0, "gain_db": (-6, 6), "speed_factors": (0.9, 1.1)}
+    changes = {"augment": AugmentConfig(**augment, time_masks=1), "max_utterances": 24}
+    train(small_run(tmp_path / "anew", **changes))
+    cached = {"cache": tmp_path / "caches", "cache_versions": 2}
+    train(small_run(tmp_path / "cached", **changes, **cached))
+    ours, theirs = (read_log(tmp_path / name / "log.csv") for name in ("cached", "anew"))
+    losses = [row["loss"] for row in theirs]
+    assert [row["loss"] for row in ours] == pytest.approx(losses, rel=2e-3)
+    first, second = (EncoderCache(place) for place in sorted((tmp_path / "caches").iterdir()))
+    assert first.clips.keys() == second.clips.keys()
+    same = [torch.equal(first[clip], second[clip]) for clip in first.clips]
+    assert not any(same)
 
 
 def test_the_loss_falls(tmp_path):

@@ -144,7 +144,7 @@ class _Parts:
     """The pieces of a training step, each timed alone over one epoch of the run's batches."""
 
     def __init__(self, run: Trainer):
-        self.run, self.model, self.data, self.cache = run, run.model, run.data, run.cache
+        self.run, self.model, self.data, self.cache = run, run.model, run.data, run.caches[0]
 
     def all(self, batch_seconds: float, epoch: int) -> dict[str, float]:
         """Seconds for one epoch of: front (decode, mel, encoder), read, encoder, models."""

@@ -6,8 +6,9 @@ memory-mapped file. It is keyed by everything the numbers depend on (the encoder
 settings, the audio itself), and every clip has a checksum, so that a stale or torn cache is found
 and made again instead of being trained on.
 
-What changes the waveform cannot be cached: augmentation of waveform or log-mel and this cache
-exclude each other.
+Augmentation of waveform or log-mel makes new sound each time, and so can't be cached as it is. What
+can be is a number of augmented versions of every clip, each a cache of its own, which the epochs of
+a training take in turn.
 """
 
 import hashlib
@@ -23,13 +24,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tiny_asr.audio import HOP_LENGTH, N_FFT, SAMPLE_RATE, SAMPLES_PER_ENCODER_FRAME
+from tiny_asr.audio import HOP_LENGTH, N_FFT, SAMPLE_RATE, SAMPLES_PER_ENCODER_FRAME, log_mel
+from tiny_asr.augment import Augment, AugmentConfig
 from tiny_asr.data import Batch, Loader, SpeechData, make_batches, rank_slice
 from tiny_asr.device import DTYPES
 
 INDEX, FRAMES = "index.json", "encoder_output.bin"
 MEL_SETTINGS = {"rate": SAMPLE_RATE, "n_fft": N_FFT, "hop": HOP_LENGTH, "version": 1}
-BATCH_SECONDS = 120.0  # padded audio encoded at a time
+BATCH_SECONDS = {"cpu": 120.0, "cuda": 600.0}  # padded audio encoded at a time
 
 
 class CacheError(ValueError):
@@ -110,11 +112,31 @@ def _index_checksum(clips: dict) -> int:
     return zlib.crc32(json.dumps(clips).encode())
 
 
-def cache_key(model, data: SpeechData) -> str:
+@torch.no_grad()
+def heard(model, batch: Batch, augment: Augment, epoch: int) -> tuple[Tensor, Tensor]:
+    """A decoded batch through augmentation, log-mel and encoder.
+
+    Args:
+        model: an `ASRModel`; all of it happens on its device.
+        batch: from a `Loader` with `multiple` 1.
+        augment, epoch: decide what happens to waveform and log-mel; see `Augment`.
+    Returns:
+        Encoder frames (B, T, encoder_dim) and each clip's own (B,).
+    """
+    device, config = model.device, model.config
+    waveforms, lengths = augment.waveform(
+        batch.waveforms.to(device), batch.lengths, batch.ids, epoch, config.samples_per_embedding
+    )
+    mel, lengths = log_mel(waveforms, config.num_mel_bins, lengths), lengths // HOP_LENGTH
+    mel = augment.mel(mel, lengths, batch.ids, epoch)
+    return model.encoder(mel, lengths), lengths // 2
+
+
+def cache_key(model, data: SpeechData, augment: Augment | None = None, epoch: int = 0) -> str:
     """A digest of all that the encoder's output depends on.
 
-    That is the encoder's weights and heads, the padding and mel settings, and each clip's id,
-    length and encoded audio.
+    That is the encoder's weights and heads, the padding and mel settings, each clip's id, length
+    and encoded audio, and what augmentation does to it in that epoch.
     """
     digest = hashlib.sha256()
     config = model.config
@@ -132,6 +154,10 @@ def cache_key(model, data: SpeechData) -> str:
     for utterance in data:
         digest.update(f"{utterance.id} {utterance.seconds}".encode())
         digest.update(utterance.fingerprint())
+    if augment is not None:
+        digest.update(f"{augment.config} {augment.seed} {epoch}".encode())
+        for waveform in augment.noise:
+            digest.update(waveform.numpy())
     return digest.hexdigest()
 
 
@@ -140,6 +166,8 @@ def build_cache(
     data: SpeechData,
     directory: str | Path,
     *,
+    augment: Augment | None = None,
+    epoch: int = 0,
     workers: int = 2,
     say: Callable[[str], None] = print,
 ) -> EncoderCache:
@@ -148,11 +176,12 @@ def build_cache(
     Args:
         model: an `ASRModel`; its encoder runs on its device.
         directory: of all caches; each lies in a sub-folder named by its key.
+        augment: changes waveform and log-mel before they are encoded, as in that `epoch`.
         workers: threads that decode audio.
         say: told about the size and the progress.
     Raises ValueError if there is no room for it, or if no clip can be decoded.
     """
-    key = cache_key(model, data)
+    key = cache_key(model, data, augment, epoch)
     place = Path(directory) / key[:16]
     try:
         cache = EncoderCache(place)
@@ -162,7 +191,7 @@ def build_cache(
     except CacheError as error:
         if place.exists():
             say(f"cache: made again, because {error}")
-        _write(model, data, place, key, workers, say)
+        _write(model, data, place, key, augment or Augment(AugmentConfig()), epoch, workers, say)
         cache = EncoderCache(place)
     missing = len(data) - len(cache)
     left_out = f"; {missing} that can't be decoded are left out" if missing else ""
@@ -170,7 +199,9 @@ def build_cache(
     return cache
 
 
-def _write(model, data: SpeechData, place: Path, key: str, workers: int, say) -> None:
+def _write(
+    model, data: SpeechData, place: Path, key: str, augment: Augment, epoch: int, workers: int, say
+) -> None:
     """Encode everything into a temporary folder, then rename it: a cache is whole or not there."""
     dtype, dim = model.encoder.dtype, model.config.encoder_dim
     shutil.rmtree(place, ignore_errors=True)
@@ -189,16 +220,16 @@ def _write(model, data: SpeechData, place: Path, key: str, workers: int, say) ->
             f"the cache needs about {size / 1e9:.2f} GB at {place}, where {free / 1e9:.2f} GB are "
             "free; expected enough: choose another folder, or train without a cache"
         )
-    order = make_batches(data, max_seconds=BATCH_SECONDS, seed=0, epoch=0, shuffle=False)
-    multiple = model.config.samples_per_embedding
+    at_once = BATCH_SECONDS[model.device.type]
+    order = make_batches(data, max_seconds=at_once, seed=0, epoch=0, shuffle=False)
     clips, done, tenth = {}, 0.0, 1
     try:
         partial.mkdir()
         with open(partial / FRAMES, "wb") as file:
-            for batch in Loader(data, order, multiple=multiple, workers=workers):
+            for batch in Loader(data, order, workers=workers):
                 if len(batch) == 0:
                     continue
-                output, lengths = model.encode_batch(batch.waveforms, batch.lengths)
+                output, lengths = heard(model, batch, augment, epoch)
                 for clip_id, frames, count in zip(
                     batch.ids, output.cpu(), lengths.tolist(), strict=True
                 ):

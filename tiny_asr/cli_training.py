@@ -50,6 +50,9 @@ def train(
     eval_data: Annotated[str | None, typer.Option(help="to choose the best model by")] = None,
     noise_data: Annotated[str | None, typer.Option(help="clips in which nobody speaks")] = None,
     cache: Annotated[str | None, typer.Option(help="folder for encoder outputs: faster")] = None,
+    cache_versions: Annotated[
+        int | None, typer.Option(help="augmented versions of each clip to cache")
+    ] = None,
     max_utterances: Annotated[int | None, typer.Option(help="clips seen in all")] = None,
     limit: Limit = None,
     learning_rate: Annotated[float | None, typer.Option(help="the highest")] = None,

@@ -17,7 +17,7 @@ from tiny_asr.checkpoint import explain_failure, write_text
 AT_LEAST_1 = ("limit", "eval_limit", "max_utterances", "accumulation", "log_every", "eval_every")
 AT_LEAST_0 = ("batch_seconds", "learning_rate", "max_grad_norm", "warmup_utterances", "seed")
 LOWEST = dict.fromkeys((*AT_LEAST_1, "save_every", "workers"), 1)
-LOWEST |= dict.fromkeys((*AT_LEAST_0, "weight_decay", "noise_fraction"), 0)
+LOWEST |= dict.fromkeys((*AT_LEAST_0, "weight_decay", "noise_fraction", "cache_versions"), 0)
 
 
 @dataclass
@@ -36,7 +36,8 @@ class TrainingSettings:
     accumulation: forward passes per optimiser step.
     learning_rate, warmup_utterances, weight_decay, max_grad_norm: of AdamW (beta2 0.95).
     log_every, eval_every, save_every: in utterances.
-    cache: folder for encoder outputs; excludes augmentation of waveform and log-mel.
+    cache: folder for encoder outputs; excludes augmentation of waveform and log-mel, but for
+    cache_versions: so many augmented versions of each clip are cached, and epochs take turns.
     augment: see `AugmentConfig`.
     workers: threads that decode audio.
     seed: of a fresh projector's weights, the order of clips and the augmentation.
@@ -69,6 +70,7 @@ class TrainingSettings:
     eval_every: int = 5000
     save_every: int = 2000
     cache: str | None = None
+    cache_versions: int = 0
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     workers: int = 2
     seed: int = 0
@@ -82,10 +84,17 @@ class TrainingSettings:
             value = getattr(self, name)
             if value is not None and not lowest <= value < math.inf:  # NaN is not
                 raise ValueError(f"{name}={value} came; expected a number from {lowest} up")
-        if self.cache is not None and self.augment.changes_encoder_input:
+        if self.cache is None and self.cache_versions:
+            raise ValueError(
+                f"cache_versions={self.cache_versions} came without a cache; expected its folder "
+                "too: set cache"
+            )
+        augmented = self.augment.changes_encoder_input
+        if self.cache is not None and augmented and not self.cache_versions:
             raise ValueError(
                 "a cache of encoder outputs and augmentation of waveform or log-mel came together; "
-                "they exclude each other, since augmented sound is new each time: give up one"
+                "they exclude each other, since augmented sound is new each time: give up one, or "
+                "set cache_versions to the number of augmented versions of each clip to cache"
             )
 
     def save(self, path: str | Path) -> None:

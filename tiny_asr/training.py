@@ -25,9 +25,8 @@ from accelerate.utils import InitProcessGroupKwargs
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
-from tiny_asr.audio import HOP_LENGTH, log_mel
 from tiny_asr.augment import Augment
-from tiny_asr.cache import build_cache
+from tiny_asr.cache import EncoderCache, build_cache, heard
 from tiny_asr.checkpoint import (
     TrainingState,
     explain_failure,
@@ -114,14 +113,17 @@ class Trainer:
         self.dropped = self.data.dropped.total()
         added = [clip.load() for clip in noise] if s.augment.noise_probability > 0 else []
         self.augment = Augment(s.augment, seed=s.seed, noise=added)
-        self.eval_data = self.cache = None
+        self.eval_data, self.caches = None, []
         if s.eval_data is not None:
             self.eval_data = load_data(s.eval_data, split=s.eval_split, **columns)
         if s.cache is not None:
-            say, ranks = self.say, self.accelerator
+            ranks, augment = self.accelerator, self.augment if s.cache_versions else None
+            options = {"augment": augment, "workers": s.workers, "say": self.say}
             # The folder may be each machine's own, or one that all of them share.
             with ranks.main_process_first(), ranks.local_main_process_first():
-                self.cache = build_cache(self.model, self.data, s.cache, workers=s.workers, say=say)
+                for epoch in range(max(1, s.cache_versions)):
+                    cache = build_cache(self.model, self.data, s.cache, epoch=epoch, **options)
+                    self.caches.append(cache)
 
     # The loop ----------------------------------------------------------------------------------
 
@@ -255,18 +257,16 @@ class Trainer:
     @torch.no_grad()
     def _encoder_output(self, epoch: int, batch: Batch) -> tuple[Tensor, Tensor]:
         """Encoder frames (B, T, encoder_dim) and each clip's own (B,): cached, or heard anew."""
-        if self.cache is not None:
-            frames, lengths = self.cache.batch(batch.ids)
-            frames, lengths = frames.to(self.device), lengths.to(self.device)
+        if self.caches:
+            frames, lengths = self._cache(epoch).batch(batch.ids)
+            frames = frames.to(self.device)
         else:
-            multiple, bins = self.model.config.samples_per_embedding, self.model.config.num_mel_bins
-            waveforms, lengths = self.augment.waveform(
-                batch.waveforms.to(self.device), batch.lengths, batch.ids, epoch, multiple
-            )
-            mel, lengths = log_mel(waveforms, bins, lengths), lengths // HOP_LENGTH
-            mel = self.augment.mel(mel, lengths, batch.ids, epoch)
-            frames, lengths = self.model.encoder(mel, lengths), (lengths // 2).to(self.device)
-        return self.augment.encoder(frames, lengths, batch.ids, epoch), lengths
+            frames, lengths = heard(self.model, batch, self.augment, epoch)
+        return self.augment.encoder(frames, lengths, batch.ids, epoch), lengths.to(self.device)
+
+    def _cache(self, epoch: int) -> EncoderCache:
+        """The version of all clips that an epoch trains on."""
+        return self.caches[epoch % len(self.caches)]
 
     def _stream(self) -> Iterator[tuple[int, Batch]]:
         """This process's share of each batch and its epoch, on from the state."""
@@ -275,8 +275,8 @@ class Trainer:
         for epoch in count(state.epoch):
             order = make_batches(self.data, max_seconds=s.batch_seconds, seed=s.seed, epoch=epoch)
             rest = order[state.batch :]
-            if self.cache is not None:
-                batches = self.cache.batches(self.data, rest, rank, ranks)
+            if self.caches:
+                batches = self._cache(epoch).batches(self.data, rest, rank, ranks)
             else:
                 batches = Loader(self.data, rest, workers=s.workers, rank=rank, num_processes=ranks)
             for batch in batches:
