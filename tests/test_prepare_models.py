@@ -9,7 +9,7 @@ import pytest
 import soundfile
 import torch
 from conftest import REPOSITORY
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
@@ -42,9 +42,10 @@ def programs():
         import decoder
         import encoder
         import notes
+        import projector
     finally:
         sys.path.pop(0)
-    return {"decoder": decoder, "encoder": encoder, "notes": notes}
+    return {"decoder": decoder, "encoder": encoder, "notes": notes, "projector": projector}
 
 
 @pytest.fixture(scope="module")
@@ -231,3 +232,23 @@ def test_the_decoder_is_saved_as_the_package_loads_it(programs, language_model, 
     assert trained
     for name, value in language_model.state_dict().items():
         torch.testing.assert_close(loaded.state_dict()[name], value.half().float())
+
+
+def test_a_finished_run_is_kept_in_float16(programs, tmp_path, monkeypatch, capsys):
+    run, out = tmp_path / "run", tmp_path / "tiny-asr"
+    run.mkdir()
+    out.mkdir()
+    weight = torch.linspace(-1, 1, 7)
+    save_file({"audio_projector.linear1.bias": weight}, run / "model.safetensors")
+    (run / "log.csv").write_text("step\n1\n")
+    arguments = ["projector.py", str(run), "tiny", "--out", str(out)]
+    monkeypatch.setattr(sys, "argv", arguments)
+    with pytest.raises(SystemExit):
+        programs["projector"].main()
+    assert "has no run.yaml" in capsys.readouterr().err and not list(out.iterdir())
+    (run / "run.yaml").write_text("data: train.parquet\n")
+    programs["projector"].main()
+    kept = load_file(out / "model.safetensors")["audio_projector.linear1.bias"]
+    assert kept.dtype is torch.float16 and torch.equal(kept, weight.half())
+    assert (out / "log.csv").read_text() == "step\n1\n"
+    assert (out / "run.yaml").read_text().endswith("\ndata: train.parquet\n")

@@ -1,0 +1,174 @@
+# ruff: noqa: F811
+# Plausible wrong answers to the exercises of notebook 04: `# %% ID | what the check must say`.
+
+import torch
+
+
+# %% 04-splice | after the whole prompt
+def put_together(before, audio, after, table):
+    return torch.cat([table[before], table[after], audio])
+
+
+# %% 04-splice | your code stopped with RuntimeError
+def put_together(before, audio, after, table):
+    return torch.cat([before, audio, after])
+
+
+# %% 04-splice | halves are exchanged
+def put_together(before, audio, after, table):
+    return torch.cat([table[after], audio, table[before]])
+
+
+# %% 04-splice | the half after the audio is missing
+def put_together(before, audio, after, table):
+    return torch.cat([table[before], audio])
+
+
+# %% 04-mask | nothing is hidden
+def attention_weights(scores):
+    return scores.softmax(dim=1)
+
+
+# %% 04-mask | hide before the softmax
+def attention_weights(scores):
+    return scores.softmax(dim=1).tril()
+
+
+# %% 04-mask | a score of 0 is no weight of 0
+def attention_weights(scores):
+    return scores.tril().softmax(dim=1)
+
+
+# %% 04-mask | the wrong half is hidden
+def attention_weights(scores):
+    past = torch.ones_like(scores).tril(-1).bool()
+    return scores.masked_fill(past, -torch.inf).softmax(dim=1)
+
+
+# %% 04-mask | a position may look at itself
+def attention_weights(scores):
+    future = torch.ones_like(scores).triu().bool()
+    return scores.masked_fill(future, -torch.inf).softmax(dim=1)
+
+
+# %% 04-mask | along each row
+def attention_weights(scores):
+    future = torch.ones_like(scores).triu(1).bool()
+    return scores.masked_fill(future, -torch.inf).softmax(dim=0)
+
+
+# %% 04-sampling | don't multiply
+def probabilities(logits, temperature, k):
+    least = logits.topk(k).values[-1]
+    return (logits * temperature).masked_fill(logits < least, -torch.inf).softmax(dim=0)
+
+
+# %% 04-sampling | must add up to 1 again
+def probabilities(logits, temperature, k):
+    chances = (logits / temperature).softmax(dim=0)
+    return chances.masked_fill(chances < chances.topk(k).values[-1], 0)
+
+
+# %% 04-sampling | only the k likeliest
+def probabilities(logits, temperature, k):
+    return (logits / temperature).softmax(dim=0)
+
+
+# %% 04-sampling | one for each of the V tokens
+def probabilities(logits, temperature, k):
+    return (logits.topk(k).values / temperature).softmax(dim=0)
+
+
+# %% 04-sampling | a logit of 0 is no chance of 0
+def probabilities(logits, temperature, k):
+    scaled = logits / temperature
+    return scaled.masked_fill(scaled < scaled.topk(k).values[-1], 0).softmax(dim=0)
+
+
+# %% 04-greedy | the end token is no part of the text
+def write(next_logits, prompt, end, most):
+    ids = list(prompt)
+    while len(ids) < len(prompt) + most:
+        ids.append(int(next_logits(ids).argmax()))
+        if ids[-1] == end:
+            break
+    return ids[len(prompt) :]
+
+
+# %% 04-greedy | without the prompt
+def write(next_logits, prompt, end, most):
+    ids = list(prompt)
+    for _ in range(most):
+        token = int(next_logits(ids).argmax())
+        if token == end:
+            break
+        ids.append(token)
+    return ids
+
+
+# %% 04-greedy | put behind the ids before the next one is asked for
+def write(next_logits, prompt, end, most):
+    new = []
+    while len(new) < most:
+        token = int(next_logits(prompt).argmax())
+        if token == end:
+            break
+        new.append(token)
+    return new
+
+
+# %% 04-greedy | the loop never ends
+def write(next_logits, prompt, end, most):
+    ids = list(prompt)
+    while True:
+        token = int(next_logits(prompt).argmax())
+        if token == end:
+            return ids[len(prompt) :]
+        ids.append(token)
+
+
+# %% 04-greedy | at most `most` tokens, not one more
+def write(next_logits, prompt, end, most):
+    new = []
+    while len(new) <= most:
+        token = int(next_logits(prompt + new).argmax())
+        if token == end:
+            break
+        new.append(token)
+    return new
+
+
+# %% 04-greedy | work on a copy of it
+def write(next_logits, prompt, end, most):
+    ids = prompt
+    for _ in range(most):
+        token = int(next_logits(ids).argmax())
+        if token == end:
+            break
+        ids.append(token)
+    return ids[len(prompt) :]
+
+
+# %% 04-perplexity | the minus sign is missing
+def perplexity(log_probabilities):
+    return log_probabilities.mean().exp()
+
+
+# %% 04-perplexity | take the mean, not the sum
+def perplexity(log_probabilities):
+    return (-log_probabilities.sum()).exp()
+
+
+# %% 04-perplexity | not the other way round
+def perplexity(log_probabilities):
+    return (-log_probabilities).exp().mean()
+
+
+# %% 04-perplexity | take exp, not a power of 2
+def perplexity(log_probabilities):
+    return 2 ** (-log_probabilities.mean())
+
+
+# %% 04-perplexity | its exponential is asked for
+def perplexity(log_probabilities):
+    return -log_probabilities.mean()

@@ -1,0 +1,1 @@
+"""What only one notebook needs: its pictures, its widgets, its small experiments."""
