@@ -159,6 +159,13 @@ def test_a_local_directory_is_not_pushed_to_the_hub():
         pair().push_to_hub("somebody/asr")
 
 
+def test_a_local_directory_that_is_gone_is_not_taken_for_a_hub_id(monkeypatch):
+    model = pair()
+    monkeypatch.setattr(model.config, "encoder", "./my-encoder")
+    with pytest.raises(ValueError, match=r"local directory './my-encoder'"):
+        model.push_to_hub("somebody/asr")
+
+
 def test_the_checkpoints_text_names_no_folder_of_this_machine(checkpoint):
     named = re.compile(re.escape(str(folder(""))) + r"[^\"]*")
     found = {name for file in checkpoint.glob("*.json") for name in named.findall(file.read_text())}

@@ -17,7 +17,7 @@ from tiny_asr.prompt import default_end_token, default_prompt, split_prompt
 
 PAIRS = ("tiny", "small", "full")
 BUNDLED = "bundled:"
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+HUB_ID = re.compile(r"(?!\.)[\w.-]+/[\w.-]+")  # a path may begin with "."
 IDENTITY = {
     "encoder": ("d_model", "encoder_layers", "encoder_ffn_dim", "num_mel_bins", "vocab_size"),
     "decoder": ("model_type", "hidden_size", "num_hidden_layers", "vocab_size"),
@@ -70,7 +70,7 @@ def resolve_source(name: str | Path, what: str = "model") -> str:
                 "hub's layout (config.json and safetensors)"
             )
         return str(directory)
-    if HUB_ID.fullmatch(name) and not name.startswith("."):
+    if HUB_ID.fullmatch(name):
         return name
     raise ValueError(
         f"{what} {name!r} was not found; expected a directory with a config.json, a hub id "

@@ -197,7 +197,7 @@ def embeddings(tensor: Tensor, title: str, seconds_per_frame: float) -> Picture:
     return figure
 
 
-def _principal(points: Tensor) -> tuple[Tensor, Tensor]:
+def principal(points: Tensor) -> tuple[Tensor, Tensor]:
     """Points (N, D) on their two principal axes (N, 2), and the share of the variance on each."""
     centred = points - points.mean(dim=0)
     _, sizes, axes = torch.linalg.svd(centred, full_matrices=False)
@@ -216,7 +216,7 @@ def modality_gap(trace: Trace, model) -> Picture:
     frames, audio = trace["encoder_output"][0], trace["audio_embeddings"][0]
     table = model.decoder.token_embeddings.detach()
     tokens = table[:: -(-len(table) // MOST_TOKENS)].float().cpu()
-    points, share = _principal(torch.cat([tokens, audio]))
+    points, share = principal(torch.cat([tokens, audio]))
     figure = Picture(figsize=(WIDTH, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=[1.3, 1])
     left.scatter(*points[: len(tokens)].T, 14, TEXT, marker="o", edgecolor="black", linewidth=0.3)

@@ -6,9 +6,9 @@ fifth of the positions to read, and maps each stack into the decoder's embedding
 linear layers. This is the recipe of SLAM-ASR (Ma et al. 2024), the simplest known to work with both
 sides frozen.
 
-Its output is normalised to the loudness (RMS) of the decoder's own token embeddings. Without that,
-a fresh projector's output is many times quieter or louder than the tokens beside it, and the frozen
-decoder passes hardly any gradient back.
+Its output is normalised to the loudness (RMS) of the decoder's own token embeddings. Without that
+its loudness is left to chance: far too quiet, and the frozen decoder passes hardly any gradient back;
+far too loud, and it drowns what stands beside it. Notebook 03 measures how far that is.
 """
 
 from torch import Tensor, nn

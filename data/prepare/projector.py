@@ -3,8 +3,8 @@
     tiny-asr train --config data/models/tiny-asr/run.yaml
     python data/prepare/projector.py runs/tiny tiny
 
-Copies the projector's weights as float16 (half the size; the WER on the card is measured with them),
-the run's log and its recipe. The pair's config is that of pairs.py and stays.
+Copies the projector's weights as float16 (half the size; the card's WER is measured with them), the
+run's log and its recipe. The pair's config is that of pairs.py and stays.
 """
 
 import argparse

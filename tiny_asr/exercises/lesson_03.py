@@ -211,8 +211,8 @@ QUIZ = [
             "put in its place, the decoder writes something else.",
             "no: it points a little that way, and holds much more": "A cosine well below 1 leaves "
             "room for what the token does not say.",
-            "no: which token is nearest is chance": "The nearest tokens spell parts of the sentence. "
-            "Those of a fresh projector do not.",
+            "no: which token is nearest is chance": "The nearest tokens spell parts of the "
+            "sentence. Those of a fresh projector do not.",
         },
         "b",
     ),

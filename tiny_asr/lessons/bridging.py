@@ -32,7 +32,7 @@ from tiny_asr.pictures import (
     legible,
     many,
 )
-from tiny_asr.plots import MOST_TOKENS, _principal
+from tiny_asr.plots import MOST_TOKENS, principal
 from tiny_asr.projector import AudioProjector, stack_frames
 from tiny_asr.tracing import Table
 from tiny_asr.widgets import RATES, Explorer
@@ -121,7 +121,7 @@ def clouds_view(tokens: Tensor, fresh: Tensor, trained: Tensor) -> Picture:
         tokens: embeddings (V, D). fresh, trained: audio embeddings (A, D) of one clip.
     """
     shown = tokens[:: -(-len(tokens) // MOST_TOKENS)]
-    points, share = _principal(torch.cat([shown, fresh, trained]))
+    points, share = principal(torch.cat([shown, fresh, trained]))
     clouds = {"fresh projector": fresh, "trained projector": trained}
     figure = Picture(figsize=(WIDTH, 4), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=[1.25, 1])

@@ -30,7 +30,7 @@ from tiny_asr.pictures import (
     legible,
     many,
 )
-from tiny_asr.plots import MOST_TOKENS, _principal
+from tiny_asr.plots import MOST_TOKENS, principal
 from tiny_asr.settings import TrainingSettings, learning_rate_at
 from tiny_asr.widgets import Explorer
 
@@ -69,6 +69,25 @@ def _curve(rows: list[dict]) -> tuple[np.ndarray, np.ndarray]:
 
 
 @drawn
+def loss_and_wer(rows: list[dict]) -> Picture:
+    """A run's loss, and beside it its WER on clips that it was not trained on."""
+    figure = Picture(figsize=(WIDTH, 2.8), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    measured = [(row["utterances"], 100 * row["wer"]) for row in rows if row["wer"] is not None]
+    heard, wer = np.array(measured).reshape(-1, 2).T
+    left.plot(*_curve(rows), ".-", color=SOUND)
+    right.plot(heard, wer, ".-", color=MARK)
+    left.set(title="loss a token, in training", ylim=(0, None))
+    right.set(title="WER in %, on clips not trained on", ylim=(0, None))
+    for axes in (left, right):
+        axes.set(xlabel="utterances heard")
+        axes.xaxis.set_major_formatter(lambda value, _: many(value))
+    said = ", ".join(f"{many(u)}: {w:.0f} %" for u, w in zip(heard, wer, strict=True))
+    figure.alt = f"Two curves against utterances heard. Left the loss, right the WER: {said}."
+    return figure
+
+
+@drawn
 def from_gibberish_to_text(rows: list[dict], watch: Watch, count: int = 8) -> Picture:
     """A run's loss, and below it what the watched clip's transcript was at numbered moments."""
     chosen = [shot for shot in watch.some(count + 1) if shot.utterances > 0][:count]
@@ -96,7 +115,7 @@ def _clouds(watch: Watch, model: ASRModel, shots: Sequence[Snapshot]) -> tuple[T
     table = model.decoder.token_embeddings.float().cpu()
     tokens = table[:: -(-len(table) // MOST_TOKENS)]
     everything = torch.cat([tokens, *(shot.embeddings for shot in shots)])
-    points, _ = _principal(everything)
+    points, _ = principal(everything)
     return points.split([len(tokens), *(len(shot.embeddings) for shot in shots)])
 
 
