@@ -7,8 +7,8 @@ linear layers. This is the recipe of SLAM-ASR (Ma et al. 2024), the simplest kno
 sides frozen.
 
 Its output is normalised to the loudness (RMS) of the decoder's own token embeddings. Without that
-its loudness is left to chance: far too quiet, and the frozen decoder passes hardly any gradient back;
-far too loud, and it drowns what stands beside it. Notebook 03 measures how far that is.
+its loudness is left to chance: far too quiet, and the frozen decoder passes hardly any gradient
+back; far too loud, and it drowns what stands beside it. Notebook 03 measures how far that is.
 """
 
 from torch import Tensor, nn
