@@ -28,7 +28,7 @@ def encoder_output(model, clip):
 
 @pytest.fixture(scope="module")
 def labels(model):
-    return bridging.targets(model, "she listens to the sea")
+    return model.processor.labels(["she listens to the sea"])
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:

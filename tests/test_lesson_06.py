@@ -230,7 +230,7 @@ def test_attention_is_read_where_a_token_is_written_and_at_the_audio(monkeypatch
     monkeypatch.setattr(model, "generate", lambda clips: [torch.tensor(ids)])
     language_model, before = model.decoder.language_model, model.decoder.prompt_before.shape[1]
     size, prompt = 15, model.decoder.prompt_length
-    total = prompt + size + len(ids)
+    total = prompt + size + len(ids) - 1  # the last one is predicted, not read
 
     def answer(inputs_embeds, **options):
         assert inputs_embeds.shape[1] == total and options["output_attentions"]

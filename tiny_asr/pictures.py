@@ -150,3 +150,9 @@ def legible(text: str) -> str:
     """The text with a box for every character that the figures' font cannot draw."""
     known = get_font(findfont(MONOSPACE)).get_charmap()
     return "".join(c if c.isprintable() and ord(c) in known else "\u25a1" for c in text)
+
+
+def seen(text: str, longest: int = 60) -> str:
+    """A piece of text with its spaces and line ends made visible, cut if it is long."""
+    text = legible(text.replace(" ", "\u2423").replace("\n", "\u21b5"))
+    return text if len(text) <= longest else f"{text[: longest - 1]}\u2026"

@@ -29,8 +29,8 @@ from tiny_asr.pictures import (
     WIDTH,
     Picture,
     drawn,
-    legible,
     many,
+    seen,
 )
 from tiny_asr.plots import MOST_TOKENS, principal
 from tiny_asr.projector import AudioProjector, stack_frames
@@ -166,6 +166,7 @@ def nearest_along(model, audio, groups: dict[str, Tensor], start: float = 0.0) -
         start: seconds; a page holds the 32 embeddings from there.
     """
     size, table = model.config.samples_per_embedding, model.decoder.token_embeddings.detach()
+    decode = model.processor.tokenizer.decode
     first = int(start * SAMPLE_RATE) // size
     groups = {name: vectors[first : first + MOST_COLUMNS] for name, vectors in groups.items()}
     columns = len(next(iter(groups.values())))
@@ -180,7 +181,7 @@ def nearest_along(model, audio, groups: dict[str, Tensor], start: float = 0.0) -
         values, ids = cosines(vectors, table.float().cpu()).topk(3, dim=1)
         look = {"cmap": "YlOrBr", "vmin": 0, "vmax": 0.7, "aspect": "auto"}
         image = axes.imshow(values.T.numpy(), extent=(edges[0], edges[-1], 3, 0), **look)
-        words = [[_seen(model.processor.tokenizer.decode(token)) for token in row] for row in ids]
+        words = [[seen(decode(token), longest=7) for token in row] for row in ids]
         look = {"rotation": 90, "size": 7.5, "family": MONOSPACE, "ha": "center", "va": "center"}
         for column, rank in np.ndindex(columns, 3):
             color = "white" if values[column, rank] > 0.5 else "black"
@@ -198,12 +199,6 @@ def nearest_along(model, audio, groups: dict[str, Tensor], start: float = 0.0) -
         f"waveform, each with its three nearest tokens. {'. '.join(facts)}."
     )
     return figure
-
-
-def _seen(text: str, longest: int = 7) -> str:
-    """A token with its spaces and line ends made visible, cut if it is long."""
-    text = legible(text.replace(" ", "\u2423").replace("\n", "\u21b5"))
-    return text if len(text) <= longest else f"{text[: longest - 1]}\u2026"
 
 
 @drawn
@@ -252,12 +247,6 @@ class Pass:
     loss: float
     at_embeddings: float
     at_weights: float
-
-
-def targets(model, text: str) -> Tensor:
-    """What the decoder shall write: token ids (1, L) of a text, the end token included."""
-    ids = model.processor.tokenizer(text, add_special_tokens=False).input_ids
-    return torch.tensor([[*ids, model.decoder.end_id]], device=model.device)
 
 
 def loss_of(model, audio_embeddings: Tensor, labels: Tensor) -> Tensor:

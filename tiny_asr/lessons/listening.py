@@ -16,12 +16,17 @@ from matplotlib import colormaps
 from torch import Tensor
 from torch.nn import functional as F
 
-from tiny_asr.audio import N_FFT, SAMPLE_RATE, log_mel, pad_batch
+from tiny_asr.audio import (
+    N_FFT,
+    SAMPLE_RATE,
+    SAMPLES_PER_ENCODER_FRAME,
+    log_mel,
+    pad_batch,
+)
 from tiny_asr.pictures import ENCODER, MARK, MEL, PROMPT, SOUND, WIDTH, Picture, drawn
 from tiny_asr.widgets import Explorer
 
-FRAME = 0.02  # seconds from one encoder frame to the next
-FRAME_SAMPLES = 320
+FRAME = SAMPLES_PER_ENCODER_FRAME / SAMPLE_RATE  # seconds from one encoder frame to the next
 MOST_MAPS = 6  # heads that a page can hold side by side
 SHOWN = 64  # dimensions of a frame that can be told apart in a picture
 # Ten steps of each colour are told apart as well as a thousand, and take a third of the bytes.
@@ -220,9 +225,9 @@ def hissing(waveform: Tensor, frames: int) -> Tensor:
     More than half of such a frame's power lies above 3 kHz, and it is at most 40 dB softer than the
     clip's loudest.
     """
-    reach = (N_FFT - FRAME_SAMPLES) // 2
-    size = frames * FRAME_SAMPLES - len(waveform) + reach
-    parts = F.pad(waveform, (reach, size)).unfold(0, N_FFT, FRAME_SAMPLES)
+    reach = (N_FFT - SAMPLES_PER_ENCODER_FRAME) // 2
+    size = frames * SAMPLES_PER_ENCODER_FRAME - len(waveform) + reach
+    parts = F.pad(waveform, (reach, size)).unfold(0, N_FFT, SAMPLES_PER_ENCODER_FRAME)
     power = torch.fft.rfft(parts * torch.hann_window(N_FFT)).abs().square()
     high = torch.fft.rfftfreq(N_FFT, 1 / SAMPLE_RATE) > 3_000
     loud = power.sum(dim=1)

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from matplotlib.patches import Rectangle
 
-from tiny_asr.audio import SAMPLE_RATE, pad_batch
+from tiny_asr.audio import SAMPLE_RATE
+from tiny_asr.lessons.writing import gaze, heard
 from tiny_asr.pictures import AUDIO, MARK, SOUND, TEXT, WIDTH, Picture, drawn
 
 
@@ -27,31 +28,14 @@ def attention_to_audio(model, waveform: torch.Tensor) -> tuple[list[str], np.nda
     Attention of the upper half of the layers, averaged over heads and over a word's tokens, above
     its average over the audio: positive where the word looks more than elsewhere.
     """
-    padded, lengths = pad_batch([waveform], model.config.samples_per_embedding)
-    audio = model.audio_projector(model.encode_batch(padded, lengths)[0])
-    ids = model.generate([waveform])[0]
-    ids = ids[ids != model.decoder.end_id].to(model.device)[None]
-    language_model, size = model.decoder.language_model, audio.shape[1]
-    count = torch.tensor([size], device=model.device)
-    spliced = model.decoder.splice(audio, count, ids, torch.ones_like(ids).bool())
-    fast = language_model.config._attn_implementation
-    language_model.set_attn_implementation("eager")  # the fast kernels never form the weights
-    try:
-        weights = language_model(
-            inputs_embeds=spliced.embeddings,
-            attention_mask=spliced.attention_mask,
-            position_ids=spliced.position_ids,
-            output_attentions=True,
-            use_cache=False,
-        ).attentions
-    finally:
-        language_model.set_attn_implementation(fast)
-    upper = torch.cat(weights[len(weights) // 2 :]).float().mean(dim=(0, 1)).cpu()
-    start = model.decoder.prompt_before.shape[1]
-    # The position before a token is the one that writes it.
-    looks = upper[model.decoder.prompt_length + size - 1 : -1, start : start + size].numpy()
+    audio, _ = heard(model, [waveform])
+    tokens = model.generate([waveform])[0]
+    weights = gaze(model, audio, tokens)
+    upper = weights[len(weights) // 2 :].mean(dim=0)
+    written = tokens != model.decoder.end_id
+    looks, size = upper[written].numpy(), audio.shape[1]
     words, rows = [], []
-    for token, row in zip(ids[0], looks, strict=True):
+    for token, row in zip(tokens[written], looks, strict=True):
         piece = model.processor.tokenizer.decode(token)
         if not words or piece.startswith(" "):
             words.append("")

@@ -16,7 +16,8 @@ from ipywidgets import IntSlider
 from matplotlib.colors import to_rgb
 from torch import Tensor
 
-from tiny_asr.audio import SAMPLE_RATE, log_mel, pad_batch
+from tiny_asr.audio import HOP_LENGTH, SAMPLE_RATE, pad_batch
+from tiny_asr.lessons.listening import mel_of
 from tiny_asr.pictures import (
     AUDIO,
     MARK,
@@ -27,7 +28,7 @@ from tiny_asr.pictures import (
     WIDTH,
     Picture,
     drawn,
-    legible,
+    seen,
 )
 from tiny_asr.widgets import Explorer
 
@@ -37,12 +38,6 @@ MAPS = {"aspect": "auto", "interpolation": "nearest"}
 
 
 # Tokens ------------------------------------------------------------------------------------------
-
-
-def seen(text: str, longest: int = 60) -> str:
-    """A piece of text with its spaces and line ends made visible, cut if it is long."""
-    text = legible(text.replace(" ", "\u2423").replace("\n", "\u21b5"))
-    return text if len(text) <= longest else f"{text[: longest - 1]}\u2026"
 
 
 def merge_steps(tokenizer, word: str) -> list[str]:
@@ -335,8 +330,8 @@ def gaze_by_layer(weights: Tensor) -> Picture:
 @drawn
 def alignment(model, clip: Tensor, written: Written, weights: Tensor) -> Picture:
     """The clip's (S,) spectrogram, the tokens where the decoder looks, and its weights (L, A)."""
-    padded, _ = pad_batch([clip], model.config.samples_per_embedding)
-    mel, duration = log_mel(padded, model.config.num_mel_bins)[0], padded.shape[1] / SAMPLE_RATE
+    mel = mel_of(model, clip)[0].cpu()
+    duration = mel.shape[1] * HOP_LENGTH / SAMPLE_RATE
     rows, columns = weights.shape
     places = ((weights.argmax(dim=1) + 0.5) * duration / columns).tolist()
     figure = Picture(figsize=(WIDTH, 5.2), layout="constrained")
