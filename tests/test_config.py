@@ -69,6 +69,22 @@ def test_time(rate, samples, seconds):
     assert config.max_seconds == pytest.approx(seconds)
 
 
+@pytest.mark.parametrize(("asked", "longest"), [(None, 30.0), (15.0, 15.0), (45.0, 30.0)])
+def test_the_longest_piece(asked, longest):
+    config = ASRConfig(encoder=encoder_dir(), decoder=decoder_dir(), piece_seconds=asked)
+    assert config.max_seconds == longest
+
+
+def test_a_piece_of_no_length_is_refused():
+    with pytest.raises(ValueError, match="piece_seconds=0 came; expected at least 1"):
+        ASRConfig(encoder=encoder_dir(), decoder=decoder_dir(), piece_seconds=0)
+
+
+def test_another_decoder_takes_pieces_of_any_length():
+    assert ASRConfig.from_pretrained("tiny").max_seconds == 15.0
+    assert ASRConfig.from_pretrained("tiny", decoder=str(decoder_dir())).max_seconds == 30.0
+
+
 @pytest.mark.parametrize("name", ["tiny", "small", "full"])
 def test_the_bundled_checkpoints(name):
     config = ASRConfig.from_pretrained(name)

@@ -221,6 +221,16 @@ def test_long_audio_is_the_text_of_its_pieces_joined():
     assert many[1] == " ".join(texts)
 
 
+def test_a_checkpoint_can_ask_for_shorter_pieces():
+    model, clip = talkative(), torch.cat([noise(3, 1), torch.zeros(8_000), noise(2, 2)])
+    model.config.piece_seconds = 4.0
+    pieces = split_at_silences(clip, 4.0)
+    assert len(pieces) == 2
+    texts = model.transcribe(pieces, RATE, max_new_tokens=12)
+    assert model.transcribe(clip, RATE, max_new_tokens=12) == " ".join(texts)
+    assert len(model.transcribe(clip, RATE, max_new_tokens=1).split()) <= 2
+
+
 def test_audio_that_just_does_not_fit_a_rate_is_split_too():
     config = ASRConfig(encoder=encoder_dir(), decoder=decoder_dir(), audio_downsample_rate=7)
     assert isinstance(ASRModel(config).transcribe(noise(29.99), RATE, max_new_tokens=1), str)

@@ -131,6 +131,8 @@ class ASRConfig(PretrainedConfig):
         projector_output_norm: give audio embeddings the RMS of the decoder's token embeddings.
         prompt: the literal prompt with `<audio>` in it; from the decoder's tokenizer when None.
         end_token: the token that ends a transcript; from the decoder's tokenizer when None.
+        piece_seconds: transcribe longer clips in pieces of at most so many seconds; None: in the
+            longest that the encoder can take. For a decoder that loses its place in long ones.
     """
 
     model_type = "tiny_asr"
@@ -147,6 +149,7 @@ class ASRConfig(PretrainedConfig):
         projector_output_norm: bool = True,
         prompt: str | None = None,
         end_token: str | None = None,
+        piece_seconds: float | None = None,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -156,6 +159,8 @@ class ASRConfig(PretrainedConfig):
                 f"audio_downsample_rate={audio_downsample_rate} and projector_hidden_dim="
                 f"{projector_hidden_dim} came; both must be whole numbers of at least 1"
             )
+        if piece_seconds is not None and not piece_seconds >= 1:
+            raise ValueError(f"piece_seconds={piece_seconds} came; expected at least 1, or None")
         self.encoder = str(encoder)
         self.encoder_config = _part_config(encoder_config, "encoder", self.encoder)
         self.decoder = str(decoder)
@@ -170,6 +175,7 @@ class ASRConfig(PretrainedConfig):
         split_prompt(prompt)
         self.prompt = prompt
         self.end_token = end_token
+        self.piece_seconds = piece_seconds
 
     @property
     def num_mel_bins(self) -> int:
@@ -198,9 +204,11 @@ class ASRConfig(PretrainedConfig):
 
     @property
     def max_seconds(self) -> float:
-        """The longest clip that is encoded in one piece: 30 s, or the whole embeddings in it."""
+        """The longest piece that is transcribed at once: `piece_seconds`, but at most the whole
+        embeddings in the encoder's 30 s."""
         embeddings = self.encoder_config.max_source_positions // self.audio_downsample_rate
-        return embeddings * self.samples_per_embedding / 16_000
+        window = embeddings * self.samples_per_embedding / 16_000
+        return window if self.piece_seconds is None else min(window, self.piece_seconds)
 
     @classmethod
     def from_pretrained(
@@ -260,6 +268,7 @@ class ASRConfig(PretrainedConfig):
                 config.name_or_path = ""
                 if part == "decoder":
                     given = {name: kwargs.get(name) for name in ("prompt", "end_token")}
+                    config.piece_seconds = kwargs.get("piece_seconds")
                     fresh = cls(config.encoder, config.decoder, config.encoder_config, new, **given)
                     config.prompt, config.end_token = fresh.prompt, fresh.end_token
         return result

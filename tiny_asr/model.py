@@ -238,7 +238,7 @@ class ASRModel(PreTrainedModel):
 
         Args:
             audio: one clip, or a list of clips, each anything `load_audio` takes, of any length:
-                over 30 s it is split at silences and the texts are joined.
+                over `config.max_seconds` it is split at silences and the texts are joined.
             sampling_rate: Hz, for arrays without one.
             batch_size: pieces decoded side by side.
             max_new_tokens: a limit on each piece's tokens, instead of the audio's own.

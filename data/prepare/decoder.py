@@ -158,7 +158,7 @@ def main() -> None:
 
     began, recent = time.time(), {"plain": [], "dictation": []}
     with open(out / "log.csv", "w", newline="") as file:
-        log = csv.DictWriter(file, COLUMNS)
+        log = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         log.writeheader()
         for step in range(a.steps):
             kind, loss = losses(words.texts["train"], step, generator)

@@ -50,6 +50,7 @@ LETTERS = " abcdefghijklmnopqrstuvwxyz'0123456789"  # 0 is CTC's nothing, the sp
 REAL_SHARE = 0.45  # of batches
 SPEEDS = (84, 92, 100, 100, 108, 116)  # per cent
 MULTIPLE = 1600  # samples; lengths are rounded up to it
+LONGEST = 30  # seconds, at any speed: Whisper's window
 COLUMNS = ("step", "clips", "hours", "seconds", "distillation", "ctc", "letters", "wer_dev")
 # Of the losses. Beside CTC, distillation with 1 learns nothing: see README.md.
 WEIGHTS = {"distillation": 20.0, "ctc": 0.4, "letters": 0.2}
@@ -98,8 +99,10 @@ class Clips:
         """
         middle = int(np.searchsorted(self.ends, rng.random() * self.ends[-1]))
         length = self.lengths[min(middle, len(self) - 1)].item()
-        low, high = np.searchsorted(self.lengths.numpy(), (0.85 * length, 1.15 * length))
-        width = math.ceil(1.15 * length * 100 / speed / SAMPLE_RATE)
+        longest = min(1.15 * length, LONGEST * SAMPLE_RATE * speed / 100)
+        length = min(length, longest)
+        low, high = np.searchsorted(self.lengths.numpy(), (0.85 * length, longest))
+        width = math.ceil(longest * 100 / speed / SAMPLE_RATE)
         count = max(1, int(seconds / width))
         near = np.arange(low, max(high, low + 1))
         return rng.choice(near, min(count, len(near)), replace=False), width
@@ -116,14 +119,14 @@ class Clips:
 
 
 def _load(utterance) -> np.ndarray | None:
-    """Up to 20 s of a clip as 16-bit samples at 16 kHz; None if it can't be read."""
+    """A clip as 16-bit samples at 16 kHz; None if it can't be read or lasts over LONGEST."""
     try:
         samples, rate = soundfile.read(io.BytesIO(utterance.audio), dtype="int16")
         if rate != SAMPLE_RATE or samples.ndim != 1:
             samples = (utterance.load().clamp(-1, 1) * 32767).round().to(torch.int16).numpy()
     except (ValueError, soundfile.LibsndfileError):
         return None
-    return samples[: 20 * SAMPLE_RATE]
+    return samples if len(samples) <= LONGEST * SAMPLE_RATE else None
 
 
 @dataclass
@@ -308,7 +311,8 @@ def main() -> None:
     parser.add_argument("--speech", type=Path, default=WORK / "bulk", help="synthesised, in bulk")
     parser.add_argument(
         "--real", type=Path, nargs="+", help="real speech with transcripts",
-        default=[speech / "train-many-voices.parquet", speech / "train-two-voices.parquet"],
+        default=[speech / "train-many-voices.parquet", speech / "train-two-voices.parquet",
+                 WORK / "long.parquet"],
     )  # fmt: skip
     parser.add_argument("--untranscribed", type=Path, default=speech / "untranscribed.parquet")
     parser.add_argument("--noise", type=Path, default=WORK / "no-speech" / "train.parquet")
@@ -382,9 +386,9 @@ def main() -> None:
         """WER of the pieces' likeliest path on real speech, without any language model."""
         student.eval()
         heard, said = [], []
-        for start in range(0, len(dev), 32):
-            rows = np.arange(start, min(start + 32, len(dev)))
-            sound = listening(*dev.waveforms(rows, 20), False)
+        for start in range(0, len(dev), 16):
+            rows = np.arange(start, min(start + 16, len(dev)))
+            sound = listening(*dev.waveforms(rows, LONGEST), False)
             with torch.no_grad(), precision:
                 path = student(sound)[1].argmax(-1).cpu()
             for row, clip in enumerate(rows):
@@ -400,7 +404,7 @@ def main() -> None:
     began, recent, seen, heard_seconds = time.time(), {k: [] for k in WEIGHTS}, 0, 0.0
     done = 0.0
     with open(out / "log.csv", "w", newline="") as file:
-        log = csv.DictWriter(file, COLUMNS)
+        log = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         log.writeheader()
         for step in range(a.steps):
             source, transcribed = sources[rng.choice(len(sources), p=shares)]

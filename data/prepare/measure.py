@@ -70,7 +70,7 @@ def main() -> None:
         runs.append(("real dev, shuffled audio", None, real_speech, {"shuffled_audio": True}))
     out = a.out or CHECKOUT / "data" / "models" / f"{a.model}-asr" / "results.csv"
     with open(out, "w", newline="") as file:
-        table = csv.DictWriter(file, COLUMNS)
+        table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         table.writeheader()
         for name, group, data, options in runs:
             result = evaluate(model, data(), **options)

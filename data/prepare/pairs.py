@@ -18,6 +18,7 @@ from tiny_asr.prompt import AUDIO_MARKER, INSTRUCTION
 TURN = f"<|im_start|>user\n{AUDIO_MARKER}{INSTRUCTION}<|im_end|>\n<|im_start|>assistant\n"
 # SmolLM3-3B's template with thinking switched off; see tiny_asr/prompt.py.
 SMOLLM3_PROMPT = f"<|im_start|>system\n/no_think<|im_end|>\n{TURN}<think>\n\n</think>\n"
+PIECE_SECONDS = 15.0  # tiny-decoder was taught on notes of at most 45 words: three a second
 
 
 def whisper_tiny_en() -> WhisperConfig:
@@ -67,8 +68,13 @@ def main() -> None:
     """Write the three configs, and the processor where the tokenizer is here."""
     models = data_dir() / "models"
     pairs = {
-        "tiny": ASRConfig(),
-        "small": ASRConfig(encoder="openai/whisper-tiny.en", encoder_config=whisper_tiny_en()),
+        "tiny": ASRConfig(piece_seconds=PIECE_SECONDS),
+        "small": ASRConfig(
+            encoder="openai/whisper-tiny.en",
+            encoder_config=whisper_tiny_en(),
+            projector_hidden_dim=2048,
+            piece_seconds=PIECE_SECONDS,
+        ),
         "full": ASRConfig(
             encoder="openai/whisper-large-v3-turbo",
             encoder_config=whisper_large_v3_turbo(),

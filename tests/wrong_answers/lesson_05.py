@@ -1,0 +1,146 @@
+# ruff: noqa: F811
+# Plausible wrong answers to the exercises of notebook 05: `# %% ID | what the check must say`.
+
+import math
+
+import torch
+import torch.nn.functional as F
+
+
+# %% 05-mask | padding with 0 makes token 0 a target
+def make_labels(texts, end):
+    rows = [torch.tensor([*text, end]) for text in texts]
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+
+
+# %% 05-mask | would never learn to stop
+def make_labels(texts, end):
+    longest = max(len(text) for text in texts)
+    return torch.tensor([text + [-100] * (longest - len(text)) for text in texts])
+
+
+# %% 05-mask | every padded place a target
+def make_labels(texts, end):
+    longest = max(len(text) for text in texts) + 1
+    return torch.tensor([text + [end] * (longest - len(text)) for text in texts])
+
+
+# %% 05-mask | comes right after the text
+def make_labels(texts, end):
+    longest = max(len(text) for text in texts)
+    return torch.tensor([text + [-100] * (longest - len(text)) + [end] for text in texts])
+
+
+# %% 05-entropy | labels of -100 must be left out
+def cross_entropy(logits, labels):
+    chances = logits.log_softmax(dim=-1)
+    return -chances.gather(1, labels.clamp(min=0)[:, None]).mean()
+
+
+# %% 05-entropy | not by all of them
+def cross_entropy(logits, labels):
+    counted = labels != -100
+    chances = logits[counted].log_softmax(dim=-1)
+    return -chances.gather(1, labels[counted][:, None]).sum() / len(labels)
+
+
+# %% 05-entropy | subtract the row's largest score first
+def cross_entropy(logits, labels):
+    counted = labels != -100
+    logits, labels = logits[counted], labels[counted]
+    chances = logits.exp() / logits.exp().sum(dim=-1, keepdim=True)
+    return -chances.gather(1, labels[:, None]).log().mean()
+
+
+# %% 05-entropy | the sign
+def cross_entropy(logits, labels):
+    counted = labels != -100
+    chances = logits[counted].log_softmax(dim=-1)
+    return chances.gather(1, labels[counted][:, None]).mean()
+
+
+# %% 05-warmup | the rise is missing
+def rate(heard, highest, warmup, total):
+    return highest * 0.5 * (1 + math.cos(math.pi * heard / total))
+
+
+# %% 05-warmup | count from `warmup`
+def rate(heard, highest, warmup, total):
+    if heard < warmup:
+        return highest * (heard + 1) / (warmup + 1)
+    return highest * 0.5 * (1 + math.cos(math.pi * heard / total))
+
+
+# %% 05-warmup | not a straight line
+def rate(heard, highest, warmup, total):
+    if heard < warmup:
+        return highest * (heard + 1) / (warmup + 1)
+    return highest * max(0, 1 - (heard - warmup) / (total - warmup))
+
+
+# %% 05-warmup | stays at 0
+def rate(heard, highest, warmup, total):
+    if heard < warmup:
+        return highest * (heard + 1) / (warmup + 1)
+    done = (heard - warmup) / (total - warmup)
+    return highest * 0.5 * (1 + math.cos(math.pi * done))
+
+
+# %% 05-clip | one norm over all tensors together
+def clip_gradients(gradients, most):
+    return [g * min(1, most / max(float(g.norm()), 1e-9)) for g in gradients]
+
+
+# %% 05-clip | shrink by one factor
+def clip_gradients(gradients, most):
+    return [g.clamp(-most, most) for g in gradients]
+
+
+# %% 05-clip | what is short enough stays as it is
+def clip_gradients(gradients, most):
+    norm = math.sqrt(sum(float(g.square().sum()) for g in gradients))
+    return [g * most / norm for g in gradients]
+
+
+# %% 05-overfit | the first bug is left
+def overfit(module, inputs, targets, steps):
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.5)
+    losses = []
+    for _ in range(steps):
+        loss = F.cross_entropy(module(inputs), targets)
+        loss.backward()
+        optimizer.zero_grad()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+# %% 05-overfit | the second bug is left
+def overfit(module, inputs, targets, steps):
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.5)
+    losses = []
+    for _ in range(steps):
+        optimizer.zero_grad()
+        loss = F.cross_entropy(module(inputs).softmax(dim=-1), targets)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+# %% 05-overfit | add up
+def overfit(module, inputs, targets, steps):
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.5)
+    losses = []
+    for _ in range(steps):
+        loss = F.cross_entropy(module(inputs), targets)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+# %% 05-clip | expected a list of 2 tensors
+def clip_gradients(gradients, most):
+    norm = math.sqrt(sum(float(g.square().sum()) for g in gradients))
+    return gradients[0] * min(1, most / norm)
