@@ -117,6 +117,14 @@ def test_every_rows_prompt_ends_at_the_same_column():
     assert spliced.attention_mask[:, -len(after) :].all()
 
 
+@both
+def test_no_row_of_attention_is_empty(architecture):
+    """Attention that may look at nothing has NaN gradients on some GPUs."""
+    mask = pair(architecture).decoder.splice(audio(), LENGTHS).attention_mask
+    assert not mask.all()  # there is a gap
+    assert (mask.cumsum(dim=1) > 0).all()  # and before it something to look at
+
+
 def test_splice_takes_the_decoders_number_format():
     decoder = TextDecoder(
         AutoModelForCausalLM.from_pretrained(decoder_dir(), dtype=torch.bfloat16),

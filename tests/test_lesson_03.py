@@ -86,14 +86,12 @@ def test_the_gap_of_clouds_whose_place_is_known():
     assert float(rows["among"]["cosine to the nearest token"]) == 1
     assert float(rows["far"]["cosine to the nearest token"]) < 0.5
     apart = math.dist(far.mean(dim=0).tolist(), tokens.mean(dim=0).tolist())
-    assert float(rows["far"]["from the tokens' centre to its own"]) == pytest.approx(
-        apart, abs=0.01
-    )
+    assert float(rows["far"]["distance of centres"]) == pytest.approx(apart, abs=0.01)
     pairs = [F.cosine_similarity(a, b, dim=0) for i, a in enumerate(far) for b in far[:i]]
     alike = float(rows["far"]["cosine among themselves"])
     assert alike == pytest.approx(float(torch.stack(pairs).mean()), abs=0.01)
     loud = far.square().mean(dim=1).sqrt().median().item()
-    assert float(rows["far"]["loudness (RMS)"]) == pytest.approx(loud, abs=0.001)
+    assert float(rows["far"]["median loudness (RMS)"]) == pytest.approx(loud, abs=0.001)
 
 
 def test_one_pass_measures_the_slope_of_the_loss(model, encoder_output, labels):

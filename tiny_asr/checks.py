@@ -104,7 +104,8 @@ def expect(
     attempted(came)
     if _same(came, expected, tolerance):
         return
-    line = f"{call} gave {describe(came)}; expected {describe(expected)}"
+    ours, theirs = describe(came), describe(expected)
+    line = f"{call} gave {ours}; expected {theirs if theirs != ours else 'others'}"
     for cause, value in (causes or {}).items():
         if _same(came, value, tolerance):
             raise Wrong(f"{line}. Likely cause: {cause}.")

@@ -7,8 +7,8 @@ embedding space:
     [prompt before] [audio embeddings] [prompt after] [text so far]
 
 In a batch a shorter clip is pushed to the right, so that every row's text begins in one column.
-The attention mask hides the gap on the left and the positions do not count it: a row is computed
-as if it were alone.
+The attention mask hides the gap before it and the positions do not count it: a row is computed as
+if it were alone.
 """
 
 from collections.abc import Iterator
@@ -54,6 +54,11 @@ class TextDecoder(nn.Module):
         for name, text in zip(("before", "after"), split_prompt(prompt), strict=True):
             ids = tokenizer(text, add_special_tokens=False).input_ids
             self.register_buffer(f"prompt_{name}", torch.tensor([ids]).long(), persistent=False)
+        # The gap lies behind the prompt's beginning. On the far left its own rows of attention
+        # would see nothing at all, and then a GPU's attention returned NaN gradients where the
+        # length was a multiple of 64 (torch 2.11). A sliding window would count it, so not there.
+        sliding = getattr(language_model.config, "sliding_window", None)
+        self.gap_at = 0 if sliding else self.prompt_before.shape[1]
 
     def train(self, mode: bool = True) -> "TextDecoder":
         """Frozen means frozen: stay in eval mode whatever the model around it does."""
@@ -100,9 +105,12 @@ class TextDecoder(nn.Module):
         start = self.embed(before)
         start = torch.cat([start, audio_embeddings.to(start.dtype)], dim=1)
         column = torch.arange(start.shape[1], device=start.device)
-        source = column - (width - audio_lengths)[:, None]  # below 0: the gap on the left
-        start = start.gather(1, source.clamp(min=0)[..., None].expand_as(start))
-        embeddings, mask = [start, self.embed(after)], [source >= 0, torch.ones_like(after).bool()]
+        first = self.gap_at
+        moved = column - (width - audio_lengths)[:, None]  # below `first`: the gap
+        source = torch.where(column < first, column, moved.clamp(min=0))
+        start = start.gather(1, source[..., None].expand_as(start))
+        inside = (column < first) | (moved >= first)
+        embeddings, mask = [start, self.embed(after)], [inside, torch.ones_like(after).bool()]
         if text_ids is not None:
             embeddings.append(self.embed(text_ids))
             mask.append(text_mask)

@@ -80,6 +80,22 @@ def as_loud_as(vectors, tokens):
     return centred / own * tokens.square().mean().sqrt()
 
 
+# %% 03-rms | columns were divided, not rows
+def as_loud_as(vectors, tokens):
+    return vectors / vectors.square().mean(dim=1).sqrt() * tokens.square().mean().sqrt()
+
+
+# %% 03-rms | one mean over all numbers
+def as_loud_as(vectors, tokens):
+    own = vectors.square().mean(dim=1, keepdim=True).sqrt()
+    return vectors / own * tokens.square().mean(dim=1).sqrt().mean()
+
+
+# %% 03-stack | rate is how many frames lie in a row
+def stack_by_hand(frames, rate):
+    return frames.reshape(rate, -1)
+
+
 # %% 03-nearest | the plain product favours loud tokens
 def nearest_tokens(vectors, table):
     return (vectors @ table.T).argmax(dim=1)

@@ -22,6 +22,10 @@ def stack(stack_by_hand) -> str:
             "in a row, frame after frame; not number after number": groups.mT.flatten(1),
             "a row must be flat: rate * dim numbers": groups,
         }
+        if frames != rate**2:
+            causes["rate is how many frames lie in a row, not how many rows there are"] = (
+                rows.reshape(rate, -1)
+            )
         call = f"stack_by_hand(<{frames} frames of {dim}: 0, 1, 2, ...>, {rate})"
         right = torch.cat([groups[:, place] for place in range(rate)], dim=1)
         expect(call, stack_by_hand(rows.clone(), rate), right, causes)
@@ -79,6 +83,10 @@ def rms(as_loud_as) -> str:
             "now each has a root mean square of 1; make it that of the tokens": vectors
             / square.sqrt(),
             "the square root is missing": vectors / square * target,
+            "two square roots are missing": vectors / square * target**2,
+            "one mean over all numbers of the table, then its root": vectors
+            / square.sqrt()
+            * tokens.square().mean(dim=1).sqrt().mean(),
             "the mean is not to be taken off: RMS, not standard deviation": (
                 vectors - vectors.mean(dim=1, keepdim=True)
             )
@@ -91,6 +99,9 @@ def rms(as_loud_as) -> str:
             / square.sqrt()
             / target,
         }
+        if len(vectors) == vectors.shape[1]:  # else it can't be divided at all
+            without = vectors / square.sqrt().T * target
+            causes["columns were divided, not rows: keep the dimension, keepdim=True"] = without
         call = f"as_loud_as({name}, <{len(tokens)} token embeddings>)"
         expect(call, as_loud_as(vectors.clone(), tokens.clone()), right, causes)
     return "This is what the RMS norm does; its one number for each dimension starts there."
@@ -161,7 +172,7 @@ def cost(decoder_flops) -> str:
 
 QUIZ = [
     Question(
-        "Why can the decoder not simply read the encoder's frames?",
+        "What keeps the decoder from understanding the encoder's frames, however slow they are?",
         {
             "they come too fast": "Speed is a matter of cost. Slowed down, they would still mean "
             "nothing to it.",

@@ -103,8 +103,8 @@ def gap_table(tokens: Tensor, clouds: dict[str, Tensor]) -> Table:
         rows.append(
             {
                 "cloud": name,
-                "loudness (RMS)": f"{cloud.square().mean(dim=1).sqrt().median():.3f}",
-                "from the tokens' centre to its own": f"{apart:.2f}",
+                "median loudness (RMS)": f"{cloud.square().mean(dim=1).sqrt().median():.3f}",
+                "distance of centres": f"{apart:.2f}",
                 "cosine among themselves": f"{alike:.2f}",
                 "cosine to the nearest token": f"{best[name].mean():.2f}",
                 f"tokens among the {NEIGHBOURS} nearest": f"{others.sum(dim=1).float().mean():.1f}",
