@@ -122,7 +122,7 @@ def test_cached_versions_are_what_augmentation_makes_in_the_first_epochs(tmp_pat
 
 
 def test_the_loss_falls(tmp_path):
-    changes = {"max_utterances": 240, "learning_rate": 1e-2, "log_every": 24}
+    changes = {"max_utterances": 480, "learning_rate": 1e-2, "log_every": 24}
     _, said = train(small_run(tmp_path / "run", cache=tmp_path / "caches", **changes))
     losses = [row["loss"] for row in read_log(tmp_path / "run" / "log.csv")]
     assert losses[-1] < 0.8 * losses[0]
