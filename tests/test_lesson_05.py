@@ -15,7 +15,7 @@ from tiny_asr import ASRConfig, ASRModel
 from tiny_asr.checkpoint import TrainingState
 from tiny_asr.data import load_data, make_batches
 from tiny_asr.decoder import TextDecoder
-from tiny_asr.lessons import learning, learning_plots
+from tiny_asr.lessons import learning, learning_plots, probing
 from tiny_asr.model import token_loss
 from tiny_asr.pictures import MARK
 from tiny_asr.runlog import read_log
@@ -99,7 +99,7 @@ def test_activations_are_counted_once_and_weights_not_at_all():
         hidden = model(inputs).exp()  # keeps its result: 50 x 10
         return (hidden * hidden).sum()  # keeps the same again
 
-    loss, kept = learning.kept_for_backward(model, compute)
+    loss, kept = probing.kept_for_backward(model, compute)
     assert kept == 4 * (inputs.numel() + 50 * 10)
     loss.backward()
     assert inputs.grad is not None

@@ -267,10 +267,11 @@ class ASRConfig(PretrainedConfig):
             if not same:
                 config.name_or_path = ""
                 if part == "decoder":
-                    given = {name: kwargs.get(name) for name in ("prompt", "end_token")}
-                    config.piece_seconds = kwargs.get("piece_seconds")
+                    of_decoder = ("prompt", "end_token", "piece_seconds")
+                    given = {name: kwargs.get(name) for name in of_decoder}
                     fresh = cls(config.encoder, config.decoder, config.encoder_config, new, **given)
-                    config.prompt, config.end_token = fresh.prompt, fresh.end_token
+                    for name in of_decoder:
+                        setattr(config, name, getattr(fresh, name))
         return result
 
     def to_dict(self) -> dict:

@@ -54,11 +54,6 @@ class TextDecoder(nn.Module):
         for name, text in zip(("before", "after"), split_prompt(prompt), strict=True):
             ids = tokenizer(text, add_special_tokens=False).input_ids
             self.register_buffer(f"prompt_{name}", torch.tensor([ids]).long(), persistent=False)
-        # The gap lies behind the prompt's beginning. On the far left its own rows of attention
-        # would see nothing at all, and then a GPU's attention returned NaN gradients where the
-        # length was a multiple of 64 (torch 2.11). A sliding window would count it, so not there.
-        sliding = getattr(language_model.config, "sliding_window", None)
-        self.gap_at = 0 if sliding else self.prompt_before.shape[1]
 
     def train(self, mode: bool = True) -> "TextDecoder":
         """Frozen means frozen: stay in eval mode whatever the model around it does."""
@@ -105,7 +100,11 @@ class TextDecoder(nn.Module):
         start = self.embed(before)
         start = torch.cat([start, audio_embeddings.to(start.dtype)], dim=1)
         column = torch.arange(start.shape[1], device=start.device)
-        first = self.gap_at
+        # The gap lies behind the prompt's beginning. On the far left its own rows of attention
+        # would see nothing at all, and then a GPU's attention returned NaN gradients where the
+        # length was a multiple of 64 (torch 2.11). A sliding window would count it, so not there.
+        sliding = getattr(self.language_model.config, "sliding_window", None)
+        first = 0 if sliding else before.shape[1]
         moved = column - (width - audio_lengths)[:, None]  # below `first`: the gap
         source = torch.where(column < first, column, moved.clamp(min=0))
         start = start.gather(1, source[..., None].expand_as(start))

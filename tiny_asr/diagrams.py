@@ -22,24 +22,31 @@ from tiny_asr.pictures import (
     decoder_parts,
     drawn,
     duration_of,
-    legible,
     many,
+    seen,
     sizes_of,
 )
 from tiny_asr.tracing import Trace
 
 
-def _blank() -> tuple[Picture, Axes]:
-    """An empty sheet; `_finish` gives it its height."""
+def sheet() -> tuple[Picture, Axes]:
+    """An empty sheet; `finish` gives it its height."""
     figure = Picture(figsize=(WIDTH, 1))
     return figure, figure.add_axes((0, 0, 1, 1))
 
 
-def _finish(axes: Axes, height: float) -> None:
+def finish(axes: Axes, height: float) -> None:
     """Make the sheet so high that one unit on it is one inch, counted from the top left."""
     axes.figure.set_figheight(height)
     axes.set(xlim=(0, WIDTH), ylim=(height, 0))
     axes.axis("off")
+
+
+def cell(axes: Axes, x: float, y: float, width: float, text: str, face: str, ink="black") -> None:
+    """A box of 0.25 inches' height with a piece of text in it."""
+    axes.add_patch(Rectangle((x, y), width, 0.25, facecolor=face, edgecolor="black"))
+    options = {"ha": "center", "va": "center_baseline", "family": MONOSPACE, "color": ink}
+    axes.text(x + width / 2, y + 0.125, text, **options)
 
 
 @drawn
@@ -50,7 +57,7 @@ def shapes(trace: Trace) -> Picture:
     """
     n, duration, parts = trace.sizes, duration_of(trace), decoder_parts(trace)
     left, length, near, near_length = 0.15, 6.3, 6.75, 1.4
-    figure, axes = _blank()
+    figure, axes = sheet()
     axes.text(left, 0.2, f"the whole clip: {duration:.2f} s", color=MARK)
     axes.text(left + length, 0.2, "shape, numbers a second", color=MARK, ha="right")
     axes.text(near, 0.2, f"{duration / n['A'] * 1000:g} ms of it", color=MARK)
@@ -101,7 +108,7 @@ def shapes(trace: Trace) -> Picture:
     row("token_ids", "", (end, written * unit, written, TEXT))
     text = f"height: numbers in one step, to scale from {0.05 / scale:.0f} to {many(0.9 / scale)}"
     axes.text(left, y, text)
-    _finish(axes, y + 0.1)
+    finish(axes, y + 0.1)
     counts = ", ".join(f"{count} {name}" for name, (count, _) in parts.items())
     figure.alt = (
         f"The stages as bars over the same {duration:.2f} s, cut into ever fewer steps: "
@@ -132,25 +139,21 @@ def decoder_input(trace: Trace, model) -> Picture:
             run[most - 3 : -2] = [(f"... {count - most + 1} more ...", "", "white")]
         cells += run
         first += count
-    figure, axes = _blank()
+    figure, axes = sheet()
     x, y = 0.12, 0.45
     for text, number, color in cells:
-        if color != "white":
-            text = text.replace(" ", "\u2423").replace("\n", "\u21b5")
-        text = legible(text if len(text) < 60 else f"{text[:56]}...")
+        text = text if color == "white" else seen(text)
         width = 0.076 * max(len(text), len(number)) + 0.1  # as wide as a character of 9 points
         if x + width > WIDTH - 0.12:
             x, y = 0.12, y + 0.55
-        axes.add_patch(Rectangle((x, y), width, 0.25, facecolor=color, edgecolor="black"))
-        options = {"ha": "center", "va": "center_baseline"}
-        axes.text(x + width / 2, y + 0.125, text, family=MONOSPACE, **options)
-        axes.text(x + width / 2, y + 0.37, number, **options)
+        cell(axes, x, y, width, text, color)
+        axes.text(x + width / 2, y + 0.37, number, ha="center", va="center_baseline")
         x += width + 0.04
     counts = [f"{count} {name}" for name, (count, _) in parts.items()]
     handles = [Patch(facecolor=color, edgecolor="black") for _, color in parts.values()]
     axes.legend(handles, counts, loc="upper left", ncols=4)
     axes.text(0.12, y + 0.7, trace.warning, color=MARK, weight="bold")
-    _finish(axes, y + (0.8 if trace.warning else 0.55))
+    finish(axes, y + (0.8 if trace.warning else 0.55))
     figure.alt = (
         f"The decoder's sequence of {first} positions as numbered cells, in this order: "
         f"{', '.join(counts)}. The prompt begins {decode(before)!r} and ends {decode(after)!r}; "

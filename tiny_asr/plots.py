@@ -214,8 +214,7 @@ def modality_gap(trace: Trace, model) -> Picture:
         model: the `ASRModel` of the trace.
     """
     frames, audio = trace["encoder_output"][0], trace["audio_embeddings"][0]
-    table = model.decoder.token_embeddings.detach()
-    tokens = table[:: -(-len(table) // MOST_TOKENS)].float().cpu()
+    tokens = model.decoder.some_embeddings(MOST_TOKENS).float().cpu()
     points, share = principal(torch.cat([tokens, audio]))
     figure = Picture(figsize=(WIDTH, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=[1.3, 1])

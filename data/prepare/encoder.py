@@ -104,7 +104,7 @@ class Clips:
         low, high = np.searchsorted(self.lengths.numpy(), (0.85 * length, longest))
         width = math.ceil(longest * 100 / speed / SAMPLE_RATE)
         count = max(1, int(seconds / width))
-        near = np.arange(low, max(high, low + 1))
+        near = np.arange(min(low, high - 1), high)  # at least one that fits
         return rng.choice(near, min(count, len(near)), replace=False), width
 
     def waveforms(self, rows, width: int, speed: int = 100) -> tuple[Tensor, Tensor]:

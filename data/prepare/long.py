@@ -4,8 +4,8 @@
 
 writes runs/prepare/long.parquet from the real training speech of the shared material
 (TINY_ASR_SHARED, or ../shared beside the checkout): clips of one speaker one after the other, in
-the order of the file, with their transcripts joined. Each clip is in one of them; a speaker's last
-ones are left out where they are too short. Nothing is random.
+the order of the file, with their transcripts joined. A clip is in one of them at most: runs that
+come out too short, and clips that no neighbour fits beside, are left out. Nothing is random.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from tiny_asr.audio import SAMPLE_RATE
 from tiny_asr.data import load_data
 from tiny_asr.utterance import Utterance
 
-SHORTEST, LONGEST = 12.0, 28.0  # seconds
+SHORTEST = 12.0  # seconds
 TARGETS = (16.0, 20.0, 24.0, 28.0)  # lengths aimed at, in turn, in seconds
 
 
@@ -32,7 +32,7 @@ def groups(clips: list[Utterance]) -> Iterator[list[Utterance]]:
     number, group, length = 0, [], 0.0
     for clip in clips:
         long_enough = len(group) > 1 and length >= SHORTEST
-        target = TARGETS[number % len(TARGETS)] if long_enough else LONGEST
+        target = TARGETS[number % len(TARGETS)] if long_enough else max(TARGETS)
         if length + clip.seconds > target:
             if long_enough:
                 yield group
@@ -44,15 +44,15 @@ def groups(clips: list[Utterance]) -> Iterator[list[Utterance]]:
         yield group
 
 
-def joined(group: list[Utterance]) -> dict:
-    """One row of the table."""
+def joined(speaker: str, group: list[Utterance]) -> dict:
+    """One row of the table: the clips of a group as one."""
     sound = np.concatenate([clip.load().numpy() for clip in group])
     file = io.BytesIO()
     soundfile.write(file, sound, SAMPLE_RATE, format="FLAC", compression_level=0.2)
     name = f"long-{group[0].id}"
     return {
         "id": name,
-        "speaker": group[0].groups["speaker"],
+        "speaker": speaker,
         "text": " ".join(clip.text for clip in group),
         "seconds": len(sound) / SAMPLE_RATE,
         "audio": {"bytes": file.getvalue(), "path": f"{name}.flac"},
@@ -68,7 +68,7 @@ def main() -> None:
     speakers: dict[str, list[Utterance]] = {}
     for clip in load_data([str(path) for path in a.real]):
         speakers.setdefault(clip.groups.get("speaker", ""), []).append(clip)
-    rows = [joined(group) for clips in speakers.values() for group in groups(clips)]
+    rows = [joined(name, group) for name, clips in speakers.items() for group in groups(clips)]
     a.out.parent.mkdir(parents=True, exist_ok=True)
     pa.parquet.write_table(pa.Table.from_pylist(rows), a.out, compression="none")
     hours, size = sum(row["seconds"] for row in rows) / 3600, a.out.stat().st_size / 1e6

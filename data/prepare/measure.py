@@ -4,9 +4,9 @@
     python data/prepare/measure.py small --encoder ../shared/weights/whisper-tiny.en
 
 Each line of `data/models/NAME-asr/results.csv` is one `tiny-asr evaluate`, or one group of it:
-synthetic test speech by family, real speech by speaker, the same with noise mixed in, clips in
-which nobody speaks by kind, and the shuffled-audio control. The speed at batch 1 comes from
-`tiny-asr benchmark`.
+synthetic test speech by family, real speech by speaker, the same with noise mixed in and in one
+piece (without `piece_seconds`), clips in which nobody speaks by kind, and the shuffled-audio
+control. The speed at batch 1 comes from `tiny-asr benchmark`.
 """
 
 import argparse
@@ -64,6 +64,7 @@ def main() -> None:
         ("synthetic test", "family", synthetic, {}),
     ]
     if not a.brief:
+        runs.append(("real dev, in one piece", None, real_speech, {"piece_seconds": None}))
         for snr in (20, 10, 0):
             options = {"noise": noise, "snr_db": snr}
             runs.append((f"real dev, {snr} dB SNR", None, real_speech, options))
@@ -72,7 +73,9 @@ def main() -> None:
     with open(out, "w", newline="") as file:
         table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         table.writeheader()
+        usual = model.config.piece_seconds
         for name, group, data, options in runs:
+            model.config.piece_seconds = options.pop("piece_seconds", usual)
             result = evaluate(model, data(), **options)
             for row in lines(name, result, group):
                 table.writerow(row)

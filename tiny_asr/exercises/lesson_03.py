@@ -21,11 +21,10 @@ def stack(stack_by_hand) -> str:
             "frames from far apart are together; the first row is frames 0 to rate - 1": far,
             "in a row, frame after frame; not number after number": groups.mT.flatten(1),
             "a row must be flat: rate * dim numbers": groups,
+            "rate is how many frames lie in a row, not how many rows there are": rows.reshape(
+                rate, -1
+            ),
         }
-        if frames != rate**2:
-            causes["rate is how many frames lie in a row, not how many rows there are"] = (
-                rows.reshape(rate, -1)
-            )
         call = f"stack_by_hand(<{frames} frames of {dim}: 0, 1, 2, ...>, {rate})"
         right = torch.cat([groups[:, place] for place in range(rate)], dim=1)
         expect(call, stack_by_hand(rows.clone(), rate), right, causes)

@@ -19,16 +19,14 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM
-from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from tiny_asr.audio import SAMPLE_RATE
 from tiny_asr.checkpoint import TrainingState
+from tiny_asr.cli_common import empty_parts
 from tiny_asr.config import ASRConfig
 from tiny_asr.decoder import IGNORE
 from tiny_asr.evaluation import evaluate
 from tiny_asr.model import ASRModel, token_loss
-from tiny_asr.projector import AudioProjector
 from tiny_asr.runlog import read_log
 from tiny_asr.settings import TrainingSettings
 from tiny_asr.tracing import Table
@@ -98,22 +96,6 @@ def gradient_table(model: ASRModel) -> Table:
         numbers = {"weights": weights, "gradients": learnt, "AdamW": 2 * learnt}
         rows.append(row | {f"MB of {k}": f"{n * FLOAT32 / 1e6:.1f}" for k, n in numbers.items()})
     return Table(rows)
-
-
-def kept_for_backward(model: ASRModel, compute: Callable[[], Tensor]) -> tuple[Tensor, int]:
-    """A loss, and the bytes of activations that autograd keeps to go back from it."""
-    weights = {w.untyped_storage().data_ptr() for w in model.parameters()}
-    kept: dict[int, int] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        loss = compute()
-    return loss, sum(kept.values())
 
 
 # Broken runs -------------------------------------------------------------------------------------
@@ -288,15 +270,12 @@ def sizes(config: ASRConfig) -> dict[str, int]:
         encoder, projector, decoder: all weights of each. encoder layers, conv1, conv2, decoder
         layers, head: those of the matrices that each frame or position is multiplied with.
     """
-    with torch.device("meta"):  # a device without memory: shapes only
-        decoder = AutoModelForCausalLM.from_config(config.decoder_config)
-        encoder = WhisperEncoder(config.encoder_config)
-        projector = AudioProjector(config)
+    parts = empty_parts(config)
+    encoder, decoder = parts["encoder"], parts["decoder"]
 
     def layers(model: nn.Module) -> int:
         return sum(w.numel() for n, w in model.named_parameters() if "layers." in n and w.ndim == 2)
 
-    parts = {"encoder": encoder, "projector": projector, "decoder": decoder}
     whole = {name: sum(w.numel() for w in part.parameters()) for name, part in parts.items()}
     return whole | {
         "encoder layers": layers(encoder),

@@ -8,11 +8,11 @@ from itertools import cycle
 
 import numpy as np
 import torch
-from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from tiny_asr.audio import SAMPLE_RATE
 from tiny_asr.data import SpeechData, make_batches
+from tiny_asr.diagrams import cell, finish, sheet
 from tiny_asr.lessons.bridging import cosines
 from tiny_asr.lessons.learning import Watch, shortened
 from tiny_asr.model import ASRModel
@@ -97,8 +97,7 @@ def from_gibberish_to_text(rows: list[dict], watch: Watch, count: int = 8) -> Pi
 
 def _tokens(model: ASRModel) -> Tensor:
     """Some token embeddings (N, llm_dim), without those that lie in one spot: they never occur."""
-    table = model.decoder.token_embeddings.detach().float().cpu()
-    table = table[:: -(-len(table) // MOST_TOKENS)]
+    table = model.decoder.some_embeddings(MOST_TOKENS).float().cpu()
     return table[cosines(table, table).fill_diagonal_(-1).amax(dim=1) < SAME_SPOT]
 
 
@@ -168,28 +167,19 @@ def loss_mask(model: ASRModel, text: str, embeddings: int) -> Picture:
     parts = ((before, PROMPT), (audio, AUDIO), (after, PROMPT), (targets[:-1], TEXT))
     cells = [(word, color) for part, color in parts for word in part]
     labels = [""] * (len(cells) - len(targets)) + targets
-    figure = Picture(figsize=(WIDTH, 1))
-    axes, x, y = figure.add_axes((0, 0, 1, 1)), 0.12, 0.45
-
-    def cell(x: float, y: float, width: float, word: str, face: str, ink: str) -> None:
-        box = Rectangle((x, y), width, 0.25, facecolor=face, edgecolor="black", linewidth=0.8)
-        axes.add_patch(box)
-        options = {"ha": "center", "va": "center_baseline", "family": MONOSPACE}
-        axes.text(x + width / 2, y + 0.125, word, color=ink, **options)
-
+    figure, axes = sheet()
+    x, y = 0.12, 0.45
     for (word, color), label in zip(cells, labels, strict=True):
         width = 0.073 * max(len(word), len(label or "-100")) + 0.1
         if x + width > WIDTH - 0.12:
             x, y = 0.12, y + 0.85
-        cell(x, y, width, word, color, "black")
+        cell(axes, x, y, width, word, color)
         counted = (label, MARK, "white") if label else ("-100", "white", "#7A7A7A")
-        cell(x, y + 0.36, width, *counted)
+        cell(axes, x, y + 0.36, width, *counted)
         x += width + 0.04
     about = "above: what the decoder reads \u00b7 below: what it must say next; white: not counted"
     axes.text(0.12, 0.25, about)
-    figure.set_figheight(y + 0.75)
-    axes.set(xlim=(0, WIDTH), ylim=(y + 0.75, 0))
-    axes.axis("off")
+    finish(axes, y + 0.75)
     figure.alt = (
         f"{len(cells) - len(audio) + embeddings} positions in a row: {len(before)} prompt tokens, "
         f"{embeddings} audio embeddings, {len(after)} prompt tokens, {len(targets) - 1} text "

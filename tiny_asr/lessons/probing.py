@@ -8,13 +8,13 @@ minute of silence behind it, and what training it would keep in memory.
 
 import copy
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from matplotlib import colormaps
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
@@ -256,11 +256,12 @@ def parameters_of(config) -> int:
         return sum(p.numel() for p in WhisperEncoder(config).parameters())
 
 
-def kept_bytes(model, mel: Tensor, trained: bool) -> int:
-    """Bytes of intermediate results that one pass of a mel (1, M, F) keeps for a backward pass."""
-    encoder = copy.deepcopy(model.encoder) if trained else model.encoder
-    encoder.requires_grad_(trained)
-    weights = {p.untyped_storage().data_ptr() for p in encoder.parameters()}
+def kept_for_backward(module: nn.Module, compute: Callable[[], Tensor]) -> tuple[Tensor, int]:
+    """What `compute` returns, and the bytes of activations that autograd keeps to go back from it.
+
+    The weights of `module` are there anyway, and not counted.
+    """
+    weights = {p.untyped_storage().data_ptr() for p in module.parameters()}
     kept: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -270,6 +271,12 @@ def kept_bytes(model, mel: Tensor, trained: bool) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        output = encoder(mel)  # named, so that what it keeps lives until all is counted
-    del output
-    return sum(kept.values())
+        output = compute()
+    return output, sum(kept.values())
+
+
+def kept_bytes(model, mel: Tensor, trained: bool) -> int:
+    """Bytes of intermediate results that one pass of a mel (1, M, F) keeps for a backward pass."""
+    encoder = copy.deepcopy(model.encoder) if trained else model.encoder
+    encoder.requires_grad_(trained)
+    return kept_for_backward(encoder, lambda: encoder(mel))[1]
