@@ -4,6 +4,7 @@ PYTHON ?= python3
 LAB_FLAGS ?=
 BIN := .venv/bin
 STAMP := .venv/.installed
+EXTRAS := .venv/.installed-extras
 
 # A folder of wheels made by `make wheelhouse` is the only source of packages where it exists.
 ifneq ($(wildcard wheelhouse/*.whl),)
@@ -19,7 +20,7 @@ endif
 export JUPYTER_PREFER_ENV_PATH = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test test-slow trace notebooks lint wheelhouse clean
+.PHONY: help lab test test-slow test-browser trace notebooks site demo lint wheelhouse clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -41,15 +42,24 @@ trace: $(STAMP)  ## follow the bundled clip through every stage; pictures in tra
 notebooks: $(STAMP)  ## run every notebook again and store its outputs
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python notebooks/execute.py notebooks/*.ipynb
 
+test-browser: $(EXTRAS)  ## the notebooks, the demo page and the site in headless Chromium
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/browser
+
+site: $(EXTRAS)  ## build the course's web site in site/ from the notebooks as they are
+	$(BIN)/python -m sphinx -W --keep-going -b html docs site
+
+demo: $(EXTRAS)  ## speak to the recogniser in a web page on this machine
+	$(BIN)/tiny-asr demo
+
 lint: $(STAMP)  ## check style and formatting
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
 
 wheelhouse: $(BIN)/pip  ## download what `make lab` needs without a network (this platform only)
-	$(BIN)/python -m pip download -d wheelhouse -c constraints.txt '.[dev]' pip setuptools
+	$(BIN)/python -m pip download -d wheelhouse -c constraints.txt '.[dev,demo,browser,site]' pip setuptools
 
 clean:  ## delete .venv and everything generated, but not wheelhouse/
-	rm -rf .venv trace build dist .pytest_cache .ruff_cache
+	rm -rf .venv trace site build dist .pytest_cache .ruff_cache
 
 # pip comes last when a virtual environment is made: where it is missing, making it broke off.
 $(BIN)/pip:
@@ -63,4 +73,8 @@ $(STAMP): pyproject.toml constraints.txt | $(BIN)/pip
 	$(BIN)/python -m pip install $(PIP_FROM) -c constraints.txt -e '.[dev]'
 	@# JupyterLab would ask each student about news from the internet; the answer stays in .venv.
 	$(BIN)/jupyter labextension disable --level=sys_prefix "@jupyterlab/apputils-extension:announcements"
+	@touch $@
+
+$(EXTRAS): $(STAMP)
+	$(BIN)/python -m pip install $(PIP_FROM) -c constraints.txt -e '.[dev,demo,browser,site]'
 	@touch $@
