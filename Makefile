@@ -20,10 +20,10 @@ endif
 export JUPYTER_PREFER_ENV_PATH = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test test-slow test-browser trace notebooks site demo lint wheelhouse clean
+.PHONY: help lab test test-slow trace notebooks test-browser site demo lint wheelhouse clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 lab: $(STAMP)  ## open the first notebook in JupyterLab (localhost only; LAB_FLAGS=--no-browser)
 	$(BIN)/python -m jupyterlab --ip=127.0.0.1 --ServerApp.root_dir="$(CURDIR)" $(AS_ROOT) \
@@ -33,7 +33,7 @@ test: $(STAMP)  ## run the tests, and every notebook with its outputs compared
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope \
 		--nbval --nbval-current-env --nbval-cell-timeout=300 tests notebooks
 
-test-slow: $(STAMP)  ## the tests that take minutes: a run killed 20 times and resumed
+test-slow: $(STAMP)  ## slow tests: a run killed 20 times and resumed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow tests
 
 trace: $(STAMP)  ## follow the bundled clip through every stage; pictures in trace/
