@@ -16,6 +16,8 @@ from fixtures_models import (
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
     GPT2Config,
     GPT2LMHeadModel,
     MistralConfig,
@@ -24,6 +26,7 @@ from transformers import (
 
 from tiny_asr import ASRConfig, ASRModel, TextDecoder
 from tiny_asr.decoder import EXTRA_TOKENS, IGNORE, choose_token
+from tiny_asr.memory import DecoderMemory, kinds_of_attention
 from tiny_asr.model import token_loss
 from tiny_asr.prompt import AUDIO_MARKER, split_prompt
 
@@ -99,30 +102,11 @@ def test_splice_by_hand(architecture):
     spliced = decoder.splice(embeddings, LENGTHS, text, text_mask)
     width = decoder.prompt_length + 9 + 3
     assert spliced.embeddings.shape == (3, width, LLM_DIM)
-    assert spliced.attention_mask.shape == spliced.position_ids.shape == (3, width)
+    assert spliced.mask.shape == (3, width)
     for row in ROWS:
-        seen = spliced.attention_mask[row].bool()
         expected = plain_row(decoder, own(embeddings, row), text[row][text_mask[row]])[0]
-        assert torch.equal(spliced.embeddings[row][seen], expected)
-        assert spliced.position_ids[row][seen].tolist() == list(range(len(expected)))
-        assert spliced.position_ids.min() >= 0
-
-
-def test_every_rows_prompt_ends_at_the_same_column():
-    decoder = pair().decoder
-    spliced = decoder.splice(audio(), LENGTHS)
-    after = decoder.embed(decoder.prompt_after)[0]
-    for row in ROWS:
-        assert torch.equal(spliced.embeddings[row, -len(after) :], after)
-    assert spliced.attention_mask[:, -len(after) :].all()
-
-
-@both
-def test_no_row_of_attention_is_empty(architecture):
-    """Attention that may look at nothing has NaN gradients on some GPUs."""
-    mask = pair(architecture).decoder.splice(audio(), LENGTHS).attention_mask
-    assert not mask.all()  # there is a gap
-    assert (mask.cumsum(dim=1) > 0).all()  # and before it something to look at
+        assert torch.equal(spliced.embeddings[row, : len(expected)], expected)  # without a gap
+        assert spliced.mask[row].tolist() == [n < len(expected) for n in range(width)]
 
 
 def test_splice_takes_the_decoders_number_format():
@@ -183,13 +167,51 @@ def test_rows_are_as_if_alone_wherever_the_prompt_has_its_audio(prompt):
     assert_written_as_alone(model.decoder)
 
 
-def test_rows_score_as_if_alone_in_a_decoder_with_a_sliding_window():
+def sliding_decoder(kind: str) -> TextDecoder:
+    """A decoder that looks back 16 positions only: in every layer, or in some."""
     torch.manual_seed(0)
-    config = MistralConfig(vocab_size=300, sliding_window=16, **SIZES)
-    decoder = decoder_from(MistralForCausalLM(config), "mistral")
+    if kind == "every layer":
+        config = MistralConfig(vocab_size=300, sliding_window=16, **SIZES)
+        language_model = MistralForCausalLM(config)
+    else:
+        types = ["sliding_attention", "full_attention"]
+        sizes = {**SIZES, "num_hidden_layers": 2, "head_dim": 8, "tie_word_embeddings": False}
+        config = Gemma3TextConfig(vocab_size=300, sliding_window=16, layer_types=types, **sizes)
+        language_model = Gemma3ForCausalLM(config)
+    with torch.no_grad():
+        for weight in language_model.parameters():
+            if weight.ndim == 2:
+                weight.normal_(0, 0.5)
+    return decoder_from(language_model, f"sliding in {kind}")
+
+
+sliding = pytest.mark.parametrize("kind", ["every layer", "some layers"])
+
+
+@sliding
+def test_rows_score_as_if_alone_in_a_decoder_with_a_sliding_window(kind):
     labels = torch.tensor([[7, 8, 9, 10], [7, 1, IGNORE, IGNORE], [5, 6, 7, IGNORE]])
     with torch.no_grad():
-        assert batch_against_rows(decoder, audio(), labels) < 1e-4
+        assert batch_against_rows(sliding_decoder(kind), audio(), labels) < 1e-4
+
+
+@sliding
+def test_a_sliding_window_writes_with_a_cache_as_without(kind):
+    decoder = sliding_decoder(kind)
+    rows = write(decoder, audio(), LENGTHS)
+    for row in ROWS:
+        limit = int(LENGTHS[row]) + EXTRA_TOKENS
+        assert decoder.prompt_length + limit > 16 + 3  # the window matters
+        expected = written_without_cache(decoder, own(audio(), row), limit)
+        assert rows[row][: len(expected)] == expected
+        assert len(set(expected)) > 2
+
+
+def test_layers_without_attention_are_refused():
+    config = MistralConfig(vocab_size=300, **SIZES)
+    config.layer_types = ["linear_attention", "full_attention"]
+    with pytest.raises(ValueError, match="layers of linear_attention came; expected full_"):
+        kinds_of_attention(config)
 
 
 @both
@@ -255,6 +277,29 @@ def test_writing_with_a_cache_equals_reading_everything_anew(architecture):
 @both
 def test_a_batch_writes_what_its_clips_write_alone(architecture):
     assert_written_as_alone(talkative(architecture).decoder)
+
+
+def test_a_memory_that_was_used_before_tells_nothing_of_it():
+    decoder, embeddings = talkative().decoder, audio()
+    memory = DecoderMemory(decoder.language_model, 3, 100)
+
+    def scores(clips: torch.Tensor) -> torch.Tensor:
+        spliced = decoder.splice(clips, LENGTHS)
+        first = memory.read(memory.read_prompt(spliced.embeddings, spliced.mask))
+        return torch.stack([first, memory.read(decoder.embed(first.argmax(dim=-1)[:, None]))])
+
+    fresh = scores(embeddings)
+    assert (scores(audio(scale=3, seed=1)) - fresh).abs().max() > 0.1
+    assert torch.equal(scores(embeddings), fresh)
+
+
+def test_looking_seldom_whether_all_have_ended_changes_nothing():
+    decoder, rows = ending_at(4)
+    for steps in (2, 5, 100):
+        seldom = write(decoder, audio(), LENGTHS, look_every=steps)
+        for row, other in zip(rows, seldom, strict=True):
+            assert other[: len(row)] == row
+            assert set(other[len(row) :]) <= {IGNORE}
 
 
 def ending_at(word: int) -> tuple[TextDecoder, list[list[int]]]:

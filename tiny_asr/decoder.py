@@ -6,9 +6,9 @@ embedding space:
 
     [prompt before] [audio embeddings] [prompt after] [text so far]
 
-In a batch a shorter clip is pushed to the right, so that every row's text begins in one column.
-The attention mask hides the gap before it and the positions do not count it: a row is computed as
-if it were alone.
+In a batch of unlike clips each row is written without a gap, and what is left of the row comes
+last. Nothing before it can see it there, because a causal model never looks ahead. So a row is
+computed as if it were alone, without an attention mask, and by the fastest attention there is.
 """
 
 from collections.abc import Iterator
@@ -17,19 +17,31 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from tiny_asr.encoder import frame_mask
+from tiny_asr.memory import DecoderMemory
 from tiny_asr.prompt import split_prompt
 from tiny_asr.tracing import keep
 
 IGNORE = -100  # a label that the loss leaves out, as everywhere in PyTorch
+COLUMNS_AT_A_TIME = 64  # sizes of memory are rounded up to it, so that they come again
+MEMORIES = 4  # sizes that are kept on a GPU
 EXTRA_TOKENS = 8  # a transcript may have this many tokens more than there are audio embeddings
 
 
 class Spliced(NamedTuple):
-    """The decoder's input: embeddings (B, P+A+..., llm_dim), mask and positions (B, P+A+...)."""
+    """The decoder's input: embeddings (B, W, llm_dim), and which of them are real (B, W) bool.
+
+    W is the prompt's length + A, and + L where there is text.
+    """
 
     embeddings: Tensor
-    attention_mask: Tensor
-    position_ids: Tensor
+    mask: Tensor
+
+
+def to_the_left(mask: Tensor) -> Tensor:
+    """Where to read each column from, so that all that is True in mask (B, W) comes first, in its
+    own order: indices (B, W) for `gather`."""
+    return mask.logical_not().long().argsort(dim=1, stable=True)
 
 
 class TextDecoder(nn.Module):
@@ -51,6 +63,7 @@ class TextDecoder(nn.Module):
                 f"{tokenizer.eos_token!r}: set end_token to one of its tokens"
             )
         self.end_id = tokenizer.convert_tokens_to_ids(end_token)
+        self._memories: dict[tuple, DecoderMemory] = {}
         for name, text in zip(("before", "after"), split_prompt(prompt), strict=True):
             ids = tokenizer(text, add_special_tokens=False).input_ids
             self.register_buffer(f"prompt_{name}", torch.tensor([ids]).long(), persistent=False)
@@ -58,6 +71,11 @@ class TextDecoder(nn.Module):
     def train(self, mode: bool = True) -> "TextDecoder":
         """Frozen means frozen: stay in eval mode whatever the model around it does."""
         return super().train(False)
+
+    @property
+    def prompt(self) -> tuple[Tensor, Tensor]:
+        """The prompt's token ids (1, P) before and after the audio."""
+        return self.prompt_before, self.prompt_after
 
     @property
     def prompt_length(self) -> int:
@@ -96,51 +114,60 @@ class TextDecoder(nn.Module):
             text_mask: (B, L) bool, which of them are text.
         """
         batch, width, _ = audio_embeddings.shape
-        before, after = self.prompt_before.expand(batch, -1), self.prompt_after.expand(batch, -1)
-        start = self.embed(before)
-        start = torch.cat([start, audio_embeddings.to(start.dtype)], dim=1)
-        column = torch.arange(start.shape[1], device=start.device)
-        # The gap lies behind the prompt's beginning. On the far left its own rows of attention
-        # would see nothing at all, and then a GPU's attention returned NaN gradients where the
-        # length was a multiple of 64 (torch 2.11). A sliding window would count it, so not there.
-        sliding = getattr(self.language_model.config, "sliding_window", None)
-        first = 0 if sliding else before.shape[1]
-        moved = column - (width - audio_lengths)[:, None]  # below `first`: the gap
-        source = torch.where(column < first, column, moved.clamp(min=0))
-        start = start.gather(1, source[..., None].expand_as(start))
-        inside = (column < first) | (moved >= first)
-        embeddings, mask = [start, self.embed(after)], [inside, torch.ones_like(after).bool()]
+        before, after = (self.embed(ids.expand(batch, -1)) for ids in self.prompt)
+        audio_mask = frame_mask(audio_lengths.to(before.device, non_blocking=True), width)
+        parts = [before, audio_embeddings.to(before.dtype), after]
+        masks = [audio_mask.new_ones(before.shape[:2]), audio_mask]
+        masks.append(audio_mask.new_ones(after.shape[:2]))
         if text_ids is not None:
-            embeddings.append(self.embed(text_ids))
-            mask.append(text_mask)
-        mask = torch.cat(mask, dim=1).long()
-        positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
-        return Spliced(torch.cat(embeddings, dim=1), mask, positions)
+            parts.append(self.embed(text_ids))
+            masks.append(text_mask)
+        embeddings, mask = torch.cat(parts, dim=1), torch.cat(masks, dim=1)
+        order = to_the_left(mask)
+        moved = embeddings.gather(1, order[..., None].expand_as(embeddings))
+        return Spliced(moved, mask.gather(1, order))
+
+    def memory(self, rows: int, columns: int) -> DecoderMemory:
+        """An empty memory for at least so many columns; on a GPU one that was used before, with
+        its recorded step, where there is one of this size."""
+        table = self.token_embeddings
+        if table.device.type == "cpu":
+            return DecoderMemory(self.language_model, rows, columns)
+        columns = -(-columns // COLUMNS_AT_A_TIME) * COLUMNS_AT_A_TIME
+        key = (rows, columns, table.device, table.dtype, table.data_ptr())
+        if key not in self._memories:
+            if len(self._memories) == MEMORIES:
+                del self._memories[next(iter(self._memories))]  # the oldest
+            self._memories[key] = DecoderMemory(self.language_model, rows, columns, record=True)
+        return self._memories[key]
 
     def text_logits(
         self, audio_embeddings: Tensor, audio_lengths: Tensor, labels: Tensor
     ) -> Tensor:
         """Scores for every target token, given the audio and the true text before it.
 
-        The logits at the prompt's last position score the first target, and so on: only these L
-        positions reach the vocabulary matrix.
+        The logits at the prompt's last position score the first target, and so on. Only the columns
+        where some row has a target reach the vocabulary matrix, the largest of all.
 
         Args:
+            audio_lengths: (B,); best on the CPU, where looking at them does not wait for a GPU.
             labels: (B, L) text and end token, padded with -100.
         Returns:
             (B, L, V).
         """
-        text = labels[:, :-1]
-        mask = text != IGNORE
-        spliced = self.splice(audio_embeddings, audio_lengths, text.masked_fill(~mask, 0), mask)
-        output = self.language_model(
+        device, text, count = labels.device, labels[:, :-1], labels.shape[1]
+        first = self.prompt_length + audio_lengths - 1  # this column scores a row's first target
+        begin, end = int(first.min()), int(first.max()) + count
+        audio_lengths, first = (t.to(device, non_blocking=True) for t in (audio_lengths, first))
+        spliced = self.splice(audio_embeddings, audio_lengths, text.clamp(min=0), text != IGNORE)
+        logits = self.language_model(
             inputs_embeds=spliced.embeddings,
-            attention_mask=spliced.attention_mask,
-            position_ids=spliced.position_ids,
-            logits_to_keep=labels.shape[1],
+            logits_to_keep=torch.arange(begin, end, device=device),
             use_cache=False,
-        )
-        return keep("text_logits", output.logits)
+        ).logits
+        own = (first - begin)[:, None] + torch.arange(count, device=device)
+        logits = logits.gather(1, own[..., None].expand(-1, -1, logits.shape[2]))
+        return keep("text_logits", logits)
 
     @torch.no_grad()
     def write(
@@ -150,6 +177,7 @@ class TextDecoder(nn.Module):
         max_new_tokens: int | None = None,
         temperature: float = 0.0,
         generator: torch.Generator | None = None,
+        look_every: int = 1,
     ) -> Iterator[Tensor]:
         """Write the transcript token by token, keeping keys and values of what was read (KV cache).
 
@@ -160,37 +188,30 @@ class TextDecoder(nn.Module):
             max_new_tokens: another limit for all rows.
             temperature: 0 takes the likeliest token (greedy); above 0 samples.
             generator: the random numbers for sampling.
+            look_every: steps from one look whether all rows have finished to the next: on a GPU
+                each look waits for it. The steps too many yield -100.
         Yields:
             The next token of each row (B,), its end token included; -100 where it has finished.
         """
-        inputs, mask, positions = self.splice(audio_embeddings, audio_lengths)
-        keep("decoder_input", inputs)
+        spliced = self.splice(audio_embeddings, audio_lengths)
         limits = audio_lengths + EXTRA_TOKENS
         if max_new_tokens is not None:
             if max_new_tokens < 0:
                 raise ValueError(f"max_new_tokens {max_new_tokens} came; expected 0 or more")
             limits = limits.clamp(max=max_new_tokens)
-        finished = limits <= 0
-        cache = None
-        for step in range(1, int(limits.max()) + 1):
-            output = self.language_model(
-                inputs_embeds=inputs,
-                attention_mask=mask,
-                position_ids=positions,
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
-            )
-            cache = output.past_key_values
-            logits = keep("next_token_logits", output.logits[:, -1])
+        most, finished = int(limits.max()), limits <= 0
+        if most <= 0:
+            return
+        memory = self.memory(len(limits), spliced.mask.shape[1] + most)
+        next_input = memory.read_prompt(keep("decoder_input", spliced.embeddings), spliced.mask)
+        for step in range(1, most + 1):
+            logits = keep("next_token_logits", memory.read(next_input))
             token = choose_token(logits, temperature, generator)
             yield token.masked_fill(finished, IGNORE)
             finished = finished | (token == self.end_id) | (limits <= step)
-            if bool(finished.all()):
+            if step % look_every == 0 and bool(finished.all()):
                 return
-            inputs = self.embed(token[:, None])
-            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
-            positions = positions[:, -1:] + 1
+            next_input = self.embed(token[:, None])
 
 
 def choose_token(

@@ -109,17 +109,14 @@ class Unmasked(Trainer):
         lengths, labels = lengths // self.model.config.audio_downsample_rate, labels.to(self.device)
         decoder, text = self.model.decoder, labels.masked_fill(labels == IGNORE, 0)
         spliced = decoder.splice(self._project(frames), lengths, text, labels != IGNORE)
-        ids = torch.zeros(spliced.embeddings.shape[:2], dtype=torch.int64, device=self.device)
-        prompt = torch.cat([decoder.prompt_after.expand(len(text), -1), text], dim=1)
-        ids[:, -prompt.shape[1] :] = prompt
-        logits = decoder.language_model(
-            inputs_embeds=spliced.embeddings,
-            attention_mask=spliced.attention_mask,
-            position_ids=spliced.position_ids,
-            use_cache=False,
-        ).logits[:, :-1]
+        output = decoder.language_model(inputs_embeds=spliced.embeddings, use_cache=False)
+        ids = torch.zeros(spliced.mask.shape, dtype=torch.int64, device=self.device)
+        for row, (length, target) in enumerate(zip(lengths, text, strict=True)):
+            prompt = torch.cat([decoder.prompt_after[0], target])
+            begin = decoder.prompt_before.shape[1] + int(length)
+            ids[row, begin : begin + len(prompt)] = prompt
         # The trainer divides by the number of text tokens; this is a mean over all positions.
-        return token_loss(logits, ids[:, 1:]) * (labels != IGNORE).sum()
+        return token_loss(output.logits[:, :-1], ids[:, 1:]) * (labels != IGNORE).sum()
 
 
 def _no_output_scale(trainer: Trainer) -> None:
