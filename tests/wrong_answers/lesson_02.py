@@ -81,6 +81,11 @@ def attend(q, k, v):
     return (q @ k.T / q.shape[1]).softmax(dim=1) @ v
 
 
+# %% 02-attention | the width of a query, not of T
+def attend(q, k, v):
+    return (q @ k.T / math.sqrt(len(q))).softmax(dim=1) @ v
+
+
 # %% 02-attention | softmax along dim=1
 def attend(q, k, v):
     return (q @ k.T / math.sqrt(q.shape[1])).softmax(dim=0) @ v
@@ -120,6 +125,20 @@ def weights(fits, own):
     masked = fits.clone()
     masked[own:] = -math.inf
     return masked.softmax(dim=1)
+
+
+# %% 02-mask | the rows beyond are emptied here
+def weights(fits, own):
+    found = fits.softmax(dim=1)
+    found[own:] = 0
+    return found
+
+
+# %% 02-mask | mask the columns only
+def weights(fits, own):
+    inside = torch.arange(len(fits)) < own
+    masked = fits.masked_fill(~(inside[:, None] & inside), -math.inf)
+    return masked.softmax(dim=1).nan_to_num()
 
 
 # %% 02-mask | must be minus infinity

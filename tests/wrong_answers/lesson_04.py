@@ -9,7 +9,12 @@ def put_together(before, audio, after, table):
     return torch.cat([table[before], table[after], audio])
 
 
-# %% 04-splice | your code stopped with RuntimeError
+# %% 04-splice | join along dimension 0, not dimension 1
+def put_together(before, audio, after, table):
+    return torch.cat([table[before], audio, table[after]], dim=1)
+
+
+# %% 04-splice | look them up first
 def put_together(before, audio, after, table):
     return torch.cat([before, audio, after])
 
@@ -147,6 +152,33 @@ def write(next_logits, prompt, end, most):
             break
         ids.append(token)
     return ids[len(prompt) :]
+
+
+# %% 04-greedy | and is [9, 4, 5, 3, 3, 7] after your function
+def write(next_logits, prompt, end, most):
+    start = len(prompt)
+    for _ in range(most):
+        token = int(next_logits(prompt).argmax())
+        if token == end:
+            break
+        prompt.append(token)
+    return prompt[start:]
+
+
+# %% 04-greedy | nothing stops it but the end token
+def write(next_logits, prompt, end, most):
+    ids = list(prompt)
+    while (token := int(next_logits(ids).argmax())) != end:
+        ids.append(token)
+    return ids[len(prompt) :]
+
+
+# %% 04-greedy | asked for the next token 21 times; expected 3
+def write(next_logits, prompt, end, most):
+    ids = list(prompt)
+    while (token := int(next_logits(ids).argmax())) != end:
+        ids.append(token)
+    return ids[len(prompt) :][:most]
 
 
 # %% 04-perplexity | the minus sign is missing

@@ -67,6 +67,13 @@ def simplify(text):
     return " ".join(kept.split())
 
 
+# %% 06-normal | the underscore is no letter
+def simplify(text):
+    import re
+
+    return " ".join(re.sub(r"[^\w'\s]", " ", text.lower()).split())
+
+
 # %% 06-normal | several spaces in a row
 def simplify(text):
     return "".join(c if c.isalnum() or c == "'" else " " for c in text.lower())
@@ -114,6 +121,12 @@ def interval(errors, words, draws):
 def mix(speech, noise, snr_db):
     wanted = speech.square().mean() / 10 ** (snr_db / 10)
     return speech + noise * wanted / noise.square().mean()
+
+
+# %% 06-snr | the root is taken already
+def mix(speech, noise, snr_db):
+    wanted = speech.square().mean() / 10 ** (snr_db / 20)
+    return speech + noise * (wanted / noise.square().mean()).sqrt()
 
 
 # %% 06-snr | the higher the SNR, the softer the noise

@@ -89,6 +89,10 @@ def attention(attend) -> str:
         causes = {
             "divide the fits by the square root of d before the softmax": fits.softmax(1) @ v,
             "divide by the root of d, not by d": (fits / wide**2).softmax(1) @ v,
+            "divide by the root of d, the width of a query, not of T, the number of frames": (
+                fits / math.sqrt(len(q))
+            ).softmax(1)
+            @ v,
             "each row of weights must add up to 1, so softmax along dim=1": (fits / wide).softmax(0)
             @ v,
             "the softmax is missing": fits / wide @ v,
@@ -120,6 +124,12 @@ def mask(weights) -> str:
             "mask the columns, which are looked at, not the rows, which ask": fits.masked_fill(
                 beyond[:, None], -torch.inf
             ).softmax(1),
+            "the rows beyond are emptied here; it is the columns that nobody may look at": (
+                everything.masked_fill(beyond[:, None], 0.0)
+            ),
+            "mask the columns only: the rows beyond ask, too, and nobody reads their answers": (
+                right.masked_fill(beyond[:, None], 0.0)
+            ),
         }
         causes = {c: v for c, v in causes.items() if not torch.equal(v, right)}
         came = weights(fits, own)

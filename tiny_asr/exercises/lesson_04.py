@@ -10,7 +10,8 @@ from tiny_asr.quiz import Question
 def splice(put_together) -> str:
     """put_together(before, audio, after, table) -> (P + A, llm_dim): the audio amid the prompt."""
     table = torch.arange(40.0).view(10, 4) / 10
-    for ids, tail, length in (([1, 7], [3], 3), ([2], [9, 0, 9, 4], 1), ([5, 5, 6], [1, 8], 6)):
+    cases = (([1, 7], [3, 4], 2), ([1, 7], [3], 3), ([2], [9, 0, 9, 4], 1), ([5, 5, 6], [1, 8], 6))
+    for ids, tail, length in cases:
         before, after = torch.tensor(ids), torch.tensor(tail)
         audio = -1 - torch.arange(4.0 * length).view(length, 4)
         first, last = table[before], table[after]
@@ -27,9 +28,20 @@ def splice(put_together) -> str:
             "it lies on its side: positions are rows, join along dimension 0": torch.cat(
                 [first, audio, last]
             ).T,
+            "positions are rows: join along dimension 0, not dimension 1": (
+                torch.cat([first, audio, last], dim=1) if len(first) == length == len(last) else []
+            ),
         }
         call = f"put_together({ids}, <{length} audio embeddings>, {tail}, <table 10 x 4>)"
-        came = put_together(before.clone(), audio.clone(), after.clone(), table.clone())
+        try:
+            came = put_together(before.clone(), audio.clone(), after.clone(), table.clone())
+        except RuntimeError as error:
+            if "number of dimensions" not in str(error):
+                raise
+            raise Wrong(
+                f"{call} stopped with {error}. Likely cause: ids are joined with embeddings; look "
+                "them up first, `table[before]`"
+            ) from error
         expect(call, came, torch.cat([first, audio, last]), causes)
     return "That is all there is to it: no token stands for the sound."
 
@@ -121,13 +133,16 @@ def _speaker(script: list[int], prompt: list[int], most: int):
 def greedy(write) -> str:
     """write(next_logits, prompt, end, most) -> the new tokens, without the end token."""
     prompt = [9, 4]
-    for script, most in (([5, 3, 3, 7], 10), ([4, 6, 2, 8, 2], 3), ([], 5), ([1, 1, 6], 4)):
+    endless = [8, 3] * 20  # for who writes on to the end and only then cuts off
+    scripts = (([5, 3, 3, 7], 10), ([4, 6, 2, 8, 2], 3), ([], 5), ([1, 1, 6], 4), (endless, 3))
+    for script, most in scripts:
         right = script[:most]
         causes = {
             "the end token is no part of the text": [*right, 0],
             "return the new tokens only, without the prompt": [*prompt, *right],
             "neither the prompt nor the end token are part of the result": [*prompt, *right, 0],
             "at most `most` tokens, not one more": script[: most + 1],
+            "nothing stops it but the end token: count to `most`": script,
             "one token is missing at the end: `most` of them may be written": right[:-1],
             "each token must be put behind the ids before the next one is asked for": (
                 script[:1] * most
@@ -136,10 +151,17 @@ def greedy(write) -> str:
             "the list `prompt` grew: work on a copy of it, list(prompt)": [],
         }
         causes = {cause: value for cause, value in causes.items() if value != right}
-        call = f"write(<says {script}, then the end>, {prompt}, end=0, most={most})"
-        came = write(_speaker(script, prompt, most), list(prompt), 0, most)
+        says = "8, 3, 8, 3 and so on" if script is endless else f"{script}, then the end"
+        call = f"write(<says {says}>, {prompt}, end=0, most={most})"
+        given = list(prompt)
+        came = write(_speaker(script, prompt, most), given, 0, most)
         came = came.tolist() if hasattr(came, "tolist") else came
         expect(call, came, right, causes)
+        if given != prompt:
+            raise Wrong(
+                f"the list `prompt` was {prompt} and is {given} after your function, whose caller "
+                "may still need it. Work on a copy of it, list(prompt)"
+            )
     return "The same few lines write with 8 million parameters and with 3 billion."
 
 

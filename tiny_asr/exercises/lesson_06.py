@@ -1,5 +1,7 @@
 """Notebook 06, evaluation: judges of the exercises, and the quiz."""
 
+import re
+
 import jiwer
 import numpy as np
 import torch
@@ -94,6 +96,7 @@ def normal(answer) -> str:
         "  I DON'T\nknow... ": "i don't know",
         "wait--what? No. 7": "wait what no 7",
         "Señor,\tyou": "señor you",
+        "take_2, please": "take 2 please",
     }
     for text, right in cases.items():
         lower = text.lower()
@@ -114,6 +117,9 @@ def normal(answer) -> str:
                 spaced.replace("'", "").split()
             ),
             "punctuation is still there": " ".join(lower.split()),
+            "the underscore is no letter, though \\w in a regular expression takes it for one": (
+                " ".join(re.sub(r"[^\w']", " ", lower).split())
+            ),
             "digits are to be kept": " ".join(
                 "".join(c if c.isalpha() or c == "'" else " " for c in lower).split()
             ),
@@ -189,6 +195,8 @@ def snr(answer) -> str:
             "a factor multiplies the power by its square: take the square root": mixed(
                 powers / ratio
             ),
+            "under the root stand powers, and theirs is 10 ** (snr_db / 10); with / 20 the root is "
+            "taken already": mixed((powers / 10 ** (snr_db / 20)).sqrt()),
             "the sign: the higher the SNR, the softer the noise": mixed((powers * ratio).sqrt()),
             "decibels of power are 10 * log10, not 20": mixed(powers.sqrt() * 10 ** (-snr_db / 10)),
             "the noise's own power matters, too: divide by it": mixed(
