@@ -1,4 +1,4 @@
-"""The command line: `tiny-asr info | trace | transcribe | train | evaluate | benchmark`.
+"""The command line: `tiny-asr info | trace | transcribe | demo | train | evaluate | benchmark`.
 
 A newcomer sees a result before writing any code, and a script gets JSON. There is no logic here
 that the Python API lacks: a command reads options, calls the package and prints. The last three
@@ -17,6 +17,7 @@ import time
 import warnings
 from importlib import import_module
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -187,6 +188,27 @@ def transcribe(
         print(json.dumps({"model": model, **about, "files": results}, indent=2))
     if any("error" in result for result in results):
         raise typer.Exit(2)
+
+
+@app.command()
+def demo(
+    port: Annotated[int | None, typer.Option(help="the first free one from 7860 on")] = None,
+    open_browser: Annotated[bool, typer.Option("--open/--no-open", help="show the page")] = True,
+    model: Model = "tiny",
+    encoder: Encoder = None,
+    decoder: Decoder = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+) -> None:
+    """Open a page to speak to: the text as it is written, and each stage's shape."""
+    if find_spec("gradio") is None:
+        raise ValueError(
+            "no gradio here, which draws the page of the demo; expected the extra `demo`: "
+            "pip install 'tiny-asr[demo]', or `make demo` in a clone of the course"
+        )
+    from tiny_asr.demo_page import serve
+
+    serve(load_model(model, encoder, decoder, device, dtype)[0], port, open_browser)
 
 
 def _weights(source: str) -> str:
