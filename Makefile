@@ -20,10 +20,10 @@ endif
 export JUPYTER_PREFER_ENV_PATH = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test test-slow trace notebooks test-browser site demo lint wheelhouse clean
+.PHONY: help lab test test-slow trace notebooks badges test-browser test-colab test-versions site demo student grade lint wheelhouse clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 
 lab: $(STAMP)  ## open the first notebook in JupyterLab (localhost only; LAB_FLAGS=--no-browser)
 	$(BIN)/python -m jupyterlab --ip=127.0.0.1 --ServerApp.root_dir="$(CURDIR)" $(AS_ROOT) \
@@ -42,14 +42,32 @@ trace: $(STAMP)  ## follow the bundled clip through every stage; pictures in tra
 notebooks: $(STAMP)  ## run every notebook again and store its outputs
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python notebooks/execute.py notebooks/*.ipynb
 
+badges: $(STAMP)  ## Colab badges for REPO=owner/name; REPO= removes them
+	@$(if $(filter undefined,$(origin REPO)),$(error make badges REPO=owner/name, or REPO= for none))
+	$(BIN)/python notebooks/badges.py "$(REPO)"
+
 test-browser: $(EXTRAS)  ## the notebooks, the demo page and the site in headless Chromium
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/browser
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope tests/browser
+
+test-colab: $(STAMP)  ## the set-up cell on a machine like Colab (5 GB, minutes)
+	$(BIN)/python tests/simulate_colab.py --python $(PYTHON)
+
+test-versions: $(BIN)/pip  ## the tests on the lowest and highest versions (10 GB)
+	$(BIN)/python tests/environments.py lowest
+	$(BIN)/python tests/environments.py highest
 
 site: $(EXTRAS)  ## build the course's web site in site/ from the notebooks as they are
-	$(BIN)/python -m sphinx -W --keep-going -b html docs site
+	$(BIN)/python -m sphinx -W --keep-going -d build/doctrees -b html docs site
 
 demo: $(EXTRAS)  ## speak to the recogniser in a web page on this machine
 	$(BIN)/tiny-asr demo
+
+student: $(STAMP)  ## the course without solutions and outputs, in student/
+	$(BIN)/python -m tiny_asr.classroom student
+
+grade: $(STAMP)  ## check notebooks handed in (DIR=folder): runs their code
+	@$(if $(DIR),,$(error make grade DIR=folder))
+	$(BIN)/python -m tiny_asr.classroom grade "$(DIR)"
 
 lint: $(STAMP)  ## check style and formatting
 	$(BIN)/python -m ruff check .
@@ -59,7 +77,7 @@ wheelhouse: $(BIN)/pip  ## download what `make lab` needs without a network (thi
 	$(BIN)/python -m pip download -d wheelhouse -c constraints.txt '.[dev,demo,browser,site]' pip setuptools
 
 clean:  ## delete .venv and everything generated, but not wheelhouse/
-	rm -rf .venv trace site build dist .pytest_cache .ruff_cache
+	rm -rf .venv .envs trace site build dist .pytest_cache .ruff_cache
 
 # pip comes last when a virtual environment is made: where it is missing, making it broke off.
 $(BIN)/pip:
