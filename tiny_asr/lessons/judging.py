@@ -104,9 +104,9 @@ class Alignment:
                 for word, op in cells:
                     ink = f";color:{INKS[op]};font-weight:bold" if op in INKS else ""
                     parts.append(f"<td {left}{ink}'>{escape(word)}</td>")
-                lines.append(f"<tr>{''.join(parts)}</tr>")
-            style = "background:white;color:black;margin:0 0 0.6em 0"
-            tables.append(f"<table style='{style}'>{''.join(lines)}</table>")
+                # Said for each row: JupyterLab's dark theme darkens every other one.
+                lines.append(f"<tr style='background:white;color:black'>{''.join(parts)}</tr>")
+            tables.append(f"<table style='margin:0 0 0.6em 0'>{''.join(lines)}</table>")
         title = f"<p style='margin:0.6em 0 0 0'>{escape(self.title)}</p>" if self.title else ""
         return title + "".join(tables)
 
