@@ -40,11 +40,13 @@ def load_audio(source, sampling_rate: int | None = None) -> torch.Tensor:
     """Read any sound as mono float32 at 16 kHz: a contiguous CPU tensor (S,), never truncated.
 
     `source` is one of
+
     - a path, an open binary file, or the file's bytes: WAV, FLAC, Ogg Vorbis, Opus or MP3;
     - `{"bytes": ..., "path": ...}`, a row of `datasets` with `Audio(decode=False)`;
     - `{"array": ..., "sampling_rate": ...}`;
     - a numpy array or a tensor, (S,) or (channels, S), with `sampling_rate` in Hz. Floats are taken
       as they are (full scale is -1 to 1), integers are scaled from their type's range.
+
     Channels are averaged, any rate is resampled.
 
     Raises ValueError if there is no sound there, or none that can be trusted: file missing or not

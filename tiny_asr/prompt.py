@@ -18,8 +18,8 @@ def default_prompt(tokenizer) -> str:
     ChatML models (`<|im_start|>` in the chat template) get one user turn with the marker and an
     instruction. Where the template knows SmolLM3's `/no_think` switch, thinking is switched off the
     way that template does it: a system turn with the switch, and an empty `<think>` block after the
-    assistant tag. All other models get the marker and `Transcript: `, after their own
-    beginning-of-text token if their tokenizer puts one before every text.
+    assistant tag. All other models get the marker, `Transcript:` and a space, after
+    their own beginning-of-text token if their tokenizer puts one before every text.
 
     Args:
         tokenizer: a `transformers` tokenizer.

@@ -1,7 +1,7 @@
 """The figures of notebook 01: what sampling, rounding, framing and the mel scale do to sound.
 
-Unlike `tiny_asr.plots` they draw no trace of the model but the steps before it. All are `Picture`s
-with an alt text.
+Unlike `tiny_asr.plots` they draw no trace of the model but the steps before it. Each is a
+`Picture` with an alt text.
 """
 
 import numpy as np
