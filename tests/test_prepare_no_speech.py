@@ -19,9 +19,11 @@ NEVER_TRAINED = {"siren", "chirps", "bells", "plucked"}
 
 @pytest.fixture(scope="module")
 def no_speech():
-    spec = importlib.util.spec_from_file_location("no_speech", PROGRAM)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(PROGRAM.parent))
+        spec = importlib.util.spec_from_file_location("no_speech", PROGRAM)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
     return module
 
 
