@@ -285,7 +285,7 @@ def test_a_memory_that_was_used_before_tells_nothing_of_it():
 
     def scores(clips: torch.Tensor) -> torch.Tensor:
         spliced = decoder.splice(clips, LENGTHS)
-        first = memory.read(memory.read_prompt(spliced.embeddings, spliced.mask))
+        first = memory.read_prompt(spliced.embeddings, spliced.mask.sum(dim=1))
         return torch.stack([first, memory.read(decoder.embed(first.argmax(dim=-1)[:, None]))])
 
     fresh = scores(embeddings)

@@ -22,6 +22,7 @@ import torch.nn.functional as F
 import torchaudio
 from transformers.audio_utils import mel_filter_bank
 
+from tiny_asr.device import send
 from tiny_asr.tracing import stage
 
 SAMPLE_RATE = 16_000  # samples a second; holds frequencies up to half of it, 8 kHz
@@ -67,7 +68,7 @@ def load_audio(source, sampling_rate: int | None = None) -> torch.Tensor:
         raise ValueError(f"{name} is empty: 0 samples; expected some sound: check the recording")
     if bad := int((~np.isfinite(samples)).sum()):
         raise ValueError(f"{name} has {bad} NaN or Inf; expected finite numbers: drop this clip")
-    waveform = torch.from_numpy(samples.mean(axis=0))
+    waveform = torch.from_numpy(samples[0].copy() if len(samples) == 1 else samples.mean(axis=0))
     if rate != SAMPLE_RATE:
         # The filter grows with the terms of the reduced fraction: 44 100 Hz is 441/160, but
         # 22 051 Hz would take gigabytes. With small terms the speed is off by 1 in 10 000 at most.
@@ -171,12 +172,15 @@ def split_at_silences(waveform: torch.Tensor, max_seconds: float = 30.0) -> list
     return [*pieces, rest]
 
 
-def pad_batch(waveforms: list[torch.Tensor], multiple: int) -> tuple[torch.Tensor, torch.Tensor]:
+def pad_batch(
+    waveforms: list[torch.Tensor], multiple: int, pin: bool = False
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Zero-pad clips (S,) into one batch.
 
     `multiple` is in samples: SAMPLES_PER_ENCODER_FRAME x `audio_downsample_rate`, so that no frame
-    is dropped later. Returns the batch (B, S) float32 and each clip's own length rounded up to
-    `multiple`, (B,) int64 on the CPU; S is the largest of them.
+    is dropped later. `pin`: in memory that a GPU can copy from by itself. Returns the batch (B, S)
+    float32 and each clip's own length rounded up to `multiple`, (B,) int64 on the CPU; S is the
+    largest of them.
     """
     if len(waveforms) == 0:
         raise ValueError("got an empty list of clips; expected at least one: check what was listed")
@@ -189,7 +193,8 @@ def pad_batch(waveforms: list[torch.Tensor], multiple: int) -> tuple[torch.Tenso
                 f"{longest / SAMPLE_RATE:g} s: use transcribe, or split_at_silences first"
             )
     lengths = torch.tensor([-(-len(waveform) // multiple) * multiple for waveform in waveforms])
-    batch = torch.zeros(len(waveforms), int(lengths.max()), device=waveforms[0].device)
+    shape, device = (len(waveforms), int(lengths.max())), waveforms[0].device
+    batch = torch.zeros(shape, device=device, pin_memory=pin)
     for row, waveform in zip(batch, waveforms, strict=True):
         row[: len(waveform)] = waveform
     return batch, lengths
@@ -237,7 +242,7 @@ def log_mel(
             f"of {HOP_LENGTH}, at most S, for each clip: use pad_batch"
         )
     device = waveforms.device
-    beyond = torch.arange(samples, device=device) >= lengths.to(device)[:, None]  # (B, S)
+    beyond = torch.arange(samples, device=device) >= send(lengths, device)[:, None]  # (B, S)
     # A window is centred on its frame's first sample, so the outermost ones reach over the edges.
     # Whisper mirrors the sound there, but it pads to 30 s with zeros first: on the right a clip
     # meets silence, unless it fills the 30 s.

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from tiny_asr import effects
 from tiny_asr.audio import MAX_SAMPLES, pad_batch
@@ -116,6 +117,10 @@ class Augment:
             where the speed was changed. Their loudness (RMS) is the clip's but for noise and gain.
         """
         _check(waveforms, lengths, ids, "(B, S)")
+        if not self.config.changes_waveform:
+            lengths = -(-lengths // multiple) * multiple
+            missing = int(lengths.max()) - waveforms.shape[1]
+            return pad(waveforms.float(), (0, missing)), lengths
         with torch.autocast(waveforms.device.type, enabled=False):
             waveforms, lengths = self._speed(waveforms.float(), lengths.tolist(), ids, epoch)
             sizes = lengths.tolist()

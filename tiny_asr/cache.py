@@ -27,7 +27,7 @@ from torch import Tensor
 from tiny_asr.audio import HOP_LENGTH, N_FFT, SAMPLE_RATE, SAMPLES_PER_ENCODER_FRAME, log_mel
 from tiny_asr.augment import Augment, AugmentConfig
 from tiny_asr.data import Batch, Loader, SpeechData, make_batches, rank_slice
-from tiny_asr.device import DTYPES
+from tiny_asr.device import DTYPES, send
 
 INDEX, FRAMES = "index.json", "encoder_output.bin"
 MEL_SETTINGS = {"rate": SAMPLE_RATE, "n_fft": N_FFT, "hop": HOP_LENGTH, "version": 1}
@@ -121,11 +121,11 @@ def heard(model, batch: Batch, augment: Augment, epoch: int) -> tuple[Tensor, Te
         batch: from a `Loader` with `multiple` 1.
         augment, epoch: decide what happens to waveform and log-mel; see `Augment`.
     Returns:
-        Encoder frames (B, T, encoder_dim) and each clip's own (B,).
+        Encoder frames (B, T, encoder_dim) and each clip's own (B,), on the CPU.
     """
     device, config = model.device, model.config
     waveforms, lengths = augment.waveform(
-        batch.waveforms.to(device), batch.lengths, batch.ids, epoch, config.samples_per_embedding
+        send(batch.waveforms, device), batch.lengths, batch.ids, epoch, config.samples_per_embedding
     )
     mel, lengths = log_mel(waveforms, config.num_mel_bins, lengths), lengths // HOP_LENGTH
     mel = augment.mel(mel, lengths, batch.ids, epoch)

@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from tiny_asr.evaluation import Result
     from tiny_asr.settings import TrainingSettings
 
+Compile = Annotated[
+    bool | None, typer.Option("--compile", help="compile the layers: for long runs on a GPU")
+]
 WORST = 3  # groups of each field in the table; the report and the JSON have all
 
 
@@ -70,6 +73,7 @@ def train(
     decoder: Decoder = None,
     device: Device = None,
     dtype: Dtype = None,
+    compile: Compile = None,
     as_json: Json = False,
 ) -> None:
     """Train the projector; Ctrl-C saves first, and --resume continues."""
@@ -262,6 +266,17 @@ def benchmark(
     model: Model = "tiny",
     data: Data = None,
     utterances: Annotated[int, typer.Option(help="clips to use, and in each measured epoch")] = 64,
+    mix: Annotated[
+        str | None, typer.Option(help="clips: short, long (the default of full)")
+    ] = None,
+    random_weights: Annotated[
+        bool, typer.Option("--random-weights", help="the model's sizes; nothing is fetched")
+    ] = False,
+    compile: Compile = None,
+    workers: Annotated[int, typer.Option(help="threads that decode audio")] = 2,
+    gpus: Annotated[
+        int | None, typer.Option(help="only: training on so many against training on one")
+    ] = None,
     rounds: Annotated[int, typer.Option(help="repetitions; medians are shown")] = 3,
     batch_seconds: BatchSeconds = 60.0,
     encoder: Encoder = None,
@@ -271,8 +286,18 @@ def benchmark(
     as_json: Json = False,
 ) -> None:
     """Time training, the cache and transcription on this machine."""
-    from tiny_asr.benchmark import measure
+    from tiny_asr.benchmark import measure, measure_gpus
 
+    mix = mix or ("long" if model == "full" else "short")
+    say = partial(print, file=sys.stderr, flush=True)
+    if gpus is not None:
+        result = measure_gpus(
+            gpus, model, say, mix, utterances, random_weights, encoder=encoder, decoder=decoder,
+            device=device, dtype=dtype, batch_seconds=batch_seconds, compile=bool(compile),
+            workers=workers,
+        )  # fmt: skip
+        print(json.dumps(result, indent=2) if as_json else _gain(result))
+        return
     result = measure(
         model,
         data,
@@ -283,13 +308,29 @@ def benchmark(
         utterances=utterances,
         rounds=rounds,
         batch_seconds=batch_seconds,
-        say=partial(print, file=sys.stderr, flush=True),
+        mix=mix,
+        random_weights=random_weights,
+        compile=bool(compile),
+        workers=workers,
+        say=say,
     )
     print(json.dumps(result, indent=2) if as_json else _speeds(result))
 
 
+def _gain(r: dict) -> str:
+    """Training on several against one, for a terminal."""
+    count = r["processes"]
+    return (
+        f"{r['gpu']}, torch {r['torch']}, batches of {r['batch_seconds_each']:g} s each\n"
+        f"training on 1: {r['per_second_1']:.1f} utterances/s, on {count}: "
+        f"{r[f'per_second_{count}']:.1f}, which is {r['gain']:.2f} times as many"
+    )
+
+
 def _speeds(r: dict) -> str:
     """A benchmark for a terminal of 80 columns."""
+    from tiny_asr.speed import describe
+
     shares = [_percent(r[f"share_outside_models_{name}"]) for name in ("uncached", "cached")]
     million = "   ".join(f"{part} {count / 1e6:.2f} M" for part, count in r["parameters"].items())
     lines = [
@@ -306,10 +347,17 @@ def _speeds(r: dict) -> str:
                   f"{r['read_speedup']:.0f} times as fast"),
         ("gain", f"{r['gain_measured']:8.2f} measured: training with a cache against without"),
         ("", f"{r['gain_predicted']:8.2f} predicted from the parts by Amdahl's law"),
-        ("transcription", f"{r['rtfx_batch_1']:8.1f} RTFx at batch 1"),
-        ("", f"{r['rtfx_batch_16']:8.1f} RTFx at batch 16"),
         ("outside models", f"{shares[0]:>8} of training without a cache, {shares[1]} with one"),
     ]  # fmt: skip
+    if "rtfx_batch_1" in r:
+        lines += [
+            ("transcription", f"{r['rtfx_batch_1']:8.1f} RTFx at batch 1"),
+            ("", f"{r['rtfx_batch_16']:8.1f} RTFx at batch 16"),
+        ]
+    tera = f"{r['matmul_tflops']:.3g} TFLOP/s, copies {r['copy_tb_per_second']:.2g} TB/s"
+    lines.append(("ceilings", f"matrix products {tera}"))
+    lines.append(("stages", "of clips of 12 s, which write 43 tokens each"))
+    lines += [("", describe(row)) for row in r["stages"][2:]]
     if r["untrained"]:
         parts = ", ".join(r["untrained"])
         lines.append(("untrained", f"{parts}: texts run to their limit, which slows RTFx"))

@@ -17,8 +17,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from tiny_asr.device import send
 from tiny_asr.encoder import frame_mask
-from tiny_asr.memory import DecoderMemory
+from tiny_asr.memory import DecoderMemory, NoMemory
 from tiny_asr.prompt import split_prompt
 from tiny_asr.tracing import keep
 
@@ -83,6 +84,11 @@ class TextDecoder(nn.Module):
         return self.prompt_before.shape[1] + self.prompt_after.shape[1]
 
     @property
+    def layers(self) -> nn.ModuleList:
+        """The language model's layers."""
+        return self.language_model.get_decoder().layers
+
+    @property
     def token_embeddings(self) -> Tensor:
         """The table (V, llm_dim) of token embeddings."""
         return self.language_model.get_input_embeddings().weight
@@ -115,7 +121,7 @@ class TextDecoder(nn.Module):
         """
         batch, width, _ = audio_embeddings.shape
         before, after = (self.embed(ids.expand(batch, -1)) for ids in self.prompt)
-        audio_mask = frame_mask(audio_lengths.to(before.device, non_blocking=True), width)
+        audio_mask = frame_mask(send(audio_lengths, before.device), width)
         parts = [before, audio_embeddings.to(before.dtype), after]
         masks = [audio_mask.new_ones(before.shape[:2]), audio_mask]
         masks.append(audio_mask.new_ones(after.shape[:2]))
@@ -158,10 +164,11 @@ class TextDecoder(nn.Module):
         device, text, count = labels.device, labels[:, :-1], labels.shape[1]
         first = self.prompt_length + audio_lengths - 1  # this column scores a row's first target
         begin, end = int(first.min()), int(first.max()) + count
-        audio_lengths, first = (t.to(device, non_blocking=True) for t in (audio_lengths, first))
+        audio_lengths, first = send(audio_lengths, device), send(first, device)
         spliced = self.splice(audio_embeddings, audio_lengths, text.clamp(min=0), text != IGNORE)
         logits = self.language_model(
             inputs_embeds=spliced.embeddings,
+            past_key_values=NoMemory(),
             logits_to_keep=torch.arange(begin, end, device=device),
             use_cache=False,
         ).logits
@@ -185,6 +192,7 @@ class TextDecoder(nn.Module):
         embeddings, plus 8: ten a second, where speech has about four.
 
         Args:
+            audio_lengths: (B,), best on the CPU.
             max_new_tokens: another limit for all rows.
             temperature: 0 takes the likeliest token (greedy); above 0 samples.
             generator: the random numbers for sampling.
@@ -199,19 +207,22 @@ class TextDecoder(nn.Module):
             if max_new_tokens < 0:
                 raise ValueError(f"max_new_tokens {max_new_tokens} came; expected 0 or more")
             limits = limits.clamp(max=max_new_tokens)
-        most, finished = int(limits.max()), limits <= 0
+        most = int(limits.max())
         if most <= 0:
             return
+        limits = send(limits, spliced.mask.device)
+        finished = limits <= 0
         memory = self.memory(len(limits), spliced.mask.shape[1] + most)
-        next_input = memory.read_prompt(keep("decoder_input", spliced.embeddings), spliced.mask)
+        embeddings = keep("decoder_input", spliced.embeddings)
+        logits = memory.read_prompt(embeddings, self.prompt_length + audio_lengths)
         for step in range(1, most + 1):
-            logits = keep("next_token_logits", memory.read(next_input))
+            logits = keep("next_token_logits", logits)
             token = choose_token(logits, temperature, generator)
             yield token.masked_fill(finished, IGNORE)
             finished = finished | (token == self.end_id) | (limits <= step)
-            if step % look_every == 0 and bool(finished.all()):
+            if step == most or (step % look_every == 0 and bool(finished.all())):
                 return
-            next_input = self.embed(token[:, None])
+            logits = memory.read(self.embed(token[:, None]))
 
 
 def choose_token(

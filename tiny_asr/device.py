@@ -54,6 +54,14 @@ def choose_device(device: str = "auto", dtype: str = "auto") -> Choice:
     return Choice(torch.device(name), chosen, f"{reason}; {why}")
 
 
+def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A CPU tensor on its way to a device. A GPU gets it from memory that is pinned, so that
+    nobody has to wait until the work before it is done."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
+
+
 def available_memory_bytes(device: torch.device) -> int:
     """Free memory, bytes: of the GPU, or of this machine's RAM."""
     if device.type == "cuda":

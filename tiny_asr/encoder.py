@@ -4,7 +4,8 @@ The stock encoder insists on 3000 mel frames, so a 3 s clip is padded with 27 s 
 ten times what it must. Nothing in its weights asks for that: the convolutions slide, the positions
 can be cut short, attention takes any length. This module runs the stock layers on just the frames
 there are. In a batch of mixed lengths two things keep a clip's numbers the same as alone: the mel
-is zeroed beyond each clip's own end, as the convolution pads it, and attention masks its keys.
+is zeroed beyond each clip's own end, as the convolution pads it, and attention masks its keys (or,
+on a GPU, never sees the padding, see `packing`).
 (A clip has an even number of mel frames, so the second convolution, of stride 2, does not reach
 beyond its end.)
 """
@@ -12,9 +13,10 @@ beyond its end.)
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers.masking_utils import create_bidirectional_mask
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
+from tiny_asr.device import send
+from tiny_asr.packing import AVAILABLE, PACKED, Packing
 from tiny_asr.tracing import keep, stage
 
 HUB_PREFIX = {r"^model\.encoder\.": ""}  # where a whole Whisper checkpoint keeps its encoder
@@ -31,6 +33,13 @@ def frame_mask(lengths: Tensor, frames: int) -> Tensor:
     return torch.arange(frames, device=lengths.device) < lengths[:, None]
 
 
+def attention_mask(seen: Tensor, dtype: torch.dtype) -> Tensor:
+    """What attention adds to its scores (B, 1, 1, T): 0 where `seen` (B, T) is True, and the lowest
+    number there is elsewhere."""
+    zeros = torch.zeros_like(seen, dtype=dtype)
+    return zeros.masked_fill(~seen, torch.finfo(dtype).min)[:, None, None]
+
+
 class AudioEncoder(nn.Module):
     """Whisper's encoder without its 30 s window.
 
@@ -41,6 +50,8 @@ class AudioEncoder(nn.Module):
     def __init__(self, whisper: WhisperEncoder):
         super().__init__()
         self.whisper = whisper.requires_grad_(False).eval()
+        if AVAILABLE and whisper.config._attn_implementation == "sdpa":
+            whisper.set_attn_implementation(PACKED)
 
     def train(self, mode: bool = True) -> "AudioEncoder":
         """Frozen means frozen: stay in eval mode whatever the model around it does."""
@@ -57,12 +68,23 @@ class AudioEncoder(nn.Module):
 
         Args:
             log_mel: (B, M, F) with F even and at most 3000.
-            lengths: each clip's own length in mel frames (B,); None when all are F.
+            lengths: each clip's own length in mel frames (B,), None when all are F; best on the
+                CPU, where looking at them does not wait for a GPU.
         """
         hidden, mask = self.embed(log_mel, lengths)
+        packing = None
+        if mask is not None and self._packs(hidden):
+            packing = Packing(lengths.cpu() // 2, hidden.shape[1], hidden.device)
+            hidden, mask = packing.pack(hidden), None
         for layer in self.whisper.layers:
-            hidden = layer(hidden, mask)
-        return self.whisper.layer_norm(hidden)
+            hidden = layer(hidden, mask, **(packing.attention if packing else {}))
+        hidden = self.whisper.layer_norm(hidden)
+        return packing.unpack(hidden) if packing else hidden
+
+    def _packs(self, hidden: Tensor) -> bool:
+        """Whether the fast attention for packed clips works here."""
+        fits = hidden.is_cuda and hidden.dtype in (torch.bfloat16, torch.float16)
+        return fits and self.whisper.config._attn_implementation == PACKED
 
     def embed(self, log_mel: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """The two convolutions and the positions: what enters the first attention layer.
@@ -75,7 +97,7 @@ class AudioEncoder(nn.Module):
         padded = lengths is not None and bool((lengths < frames).any())
         hidden = log_mel.to(self.dtype)
         if padded:
-            lengths = lengths.to(hidden.device)
+            lengths = send(lengths, hidden.device)
             hidden = hidden * frame_mask(lengths, frames)[:, None]
         hidden = F.gelu(whisper.conv1(hidden))
         hidden = F.gelu(whisper.conv2(keep("conv1", hidden)))
@@ -83,12 +105,7 @@ class AudioEncoder(nn.Module):
         hidden = hidden + whisper.embed_positions.weight[: hidden.shape[1]]
         if not padded:
             return hidden, None
-        mask = create_bidirectional_mask(
-            config=whisper.config,
-            inputs_embeds=hidden,
-            attention_mask=frame_mask(lengths // 2, frames // 2),
-        )
-        return hidden, mask
+        return hidden, attention_mask(frame_mask(lengths // 2, frames // 2), self.dtype)
 
     def _check(self, log_mel: Tensor) -> None:
         bins, longest = self.whisper.num_mel_bins, 2 * self.whisper.max_source_positions

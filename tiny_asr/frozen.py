@@ -20,7 +20,7 @@ SEED = 0  # of the weights of parts that nobody has trained yet
 
 
 @contextmanager
-def _progress_for(source: str) -> Iterator[None]:
+def progress_for(source: str) -> Iterator[None]:
     """Progress bars for a model from the hub, which may take minutes; none for one on this disk.
 
     What the loader finds missing is raised as an error, and not shown as a table besides.
@@ -58,7 +58,7 @@ def load_frozen(part: str, name: str, config: PretrainedConfig, dtype: torch.dty
         options |= (
             {"key_mapping": HUB_PREFIX} if part == "encoder" else {"trust_remote_code": False}
         )
-        with _progress_for(source):
+        with progress_for(source):
             model, loaded = load_or_explain(loader.from_pretrained, part, name, **options)
         if loaded["missing_keys"]:
             missing = ", ".join(sorted(loaded["missing_keys"])[:3])

@@ -10,12 +10,34 @@ Each row has a column of its own, as the rows of a batch have prompts of unlike 
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
+
+from tiny_asr.device import send
+from tiny_asr.encoder import attention_mask
 
 WARM_UP = 3  # steps before one is recorded: libraries choose kernels and take memory in the first
 
 
-class DecoderMemory:
+class NoMemory:
+    """What `transformers` takes for a cache, and keeps nothing: each layer looks at the keys and
+    values that it was just given. (Without any, a model would search its positions for packed
+    texts, and a GPU would have to wait for the answer.)"""
+
+    def update(self, keys: Tensor, values: Tensor, number: int, *_) -> tuple[Tensor, Tensor]:
+        """A layer's keys and values (B, heads, W, head_dim), as they came."""
+        return keys, values
+
+    def get_seq_length(self, number: int = 0) -> int:
+        """Columns filled before."""
+        return 0
+
+    get_query_offset = get_seq_length
+
+    def get_mask_sizes(self, query_length: int, number: int) -> tuple[int, int]:
+        """Keys that attention looks at, and the first one's column."""
+        return query_length, 0
+
+
+class DecoderMemory(NoMemory):
     """Keys and values (B, heads, N, head_dim) of each layer, and how far each row has come.
 
     Args:
@@ -33,29 +55,36 @@ class DecoderMemory:
         self.column = torch.zeros(rows, dtype=torch.int64, device=device)  # the next one to fill
         self.kinds = kinds_of_attention(language_model.config)
         self.buffers: list[tuple[Tensor, Tensor]] = []  # keys and values of each layer
+        self.layer: tuple[Tensor, Tensor] | None = None  # those of the layer at work
+        self.reading_prompt = False
         self.record, self.graph = record, None
 
     @torch.no_grad()
-    def read_prompt(self, embeddings: Tensor, mask: Tensor) -> Tensor:
-        """Read everything (B, W, llm_dim) at once; mask (B, W) bool tells what of it is real.
+    def read_prompt(self, embeddings: Tensor, lengths: Tensor) -> Tensor:
+        """Read everything at once; the logits (B, V) of what comes next in each row.
 
-        Returns:
-            Each row's last embedding (B, 1, llm_dim). Give it to `read` first: its logits are those
-            of the first token. (A shorter row's is read twice, with the same result.)
+        Args:
+            embeddings: (B, W, llm_dim), each row's own first.
+            lengths: how many those are (B,); best on the CPU.
         """
-        cache, width = DynamicCache(), embeddings.shape[1] - 1
-        if width:
-            self.language_model(
-                inputs_embeds=embeddings[:, :width],
-                past_key_values=cache,
+        width = embeddings.shape[1]
+        alike = int(lengths.min()) == width
+        self.reading_prompt = True
+        # The first prompt makes the buffers; compiled layers ask for buffers that are there.
+        with torch.compiler.set_stance("default" if self.buffers else "force_eager"):
+            logits = self.language_model(
+                inputs_embeds=embeddings[:, : width if alike else width - 1],
+                past_key_values=self,
                 use_cache=True,
                 logits_to_keep=1,
-            )
-        for number, layer in enumerate(cache.layers):
-            keys, values = self._buffers(number, layer.keys, layer.values)
-            keys[:, :, :width], values[:, :, :width] = layer.keys, layer.values
-        self.column.copy_(mask.sum(dim=1) - 1)
-        return embeddings[self.rows, self.column][:, None]
+            ).logits[:, -1]
+        self.reading_prompt = False
+        self.column.copy_(send(lengths, self.column.device))
+        if alike:
+            return logits
+        # Rows of unlike lengths end in unlike columns: read the last ones (again) as a step.
+        self.column -= 1
+        return self.read(embeddings[self.rows, self.column][:, None])
 
     @torch.no_grad()
     def read(self, embedding: Tensor) -> Tensor:
@@ -103,34 +132,37 @@ class DecoderMemory:
         masks = {}
         for kind, window in self.kinds.items():
             seen = (back >= 0) & (back < (window or self.filled))
-            zeros = torch.zeros_like(seen, dtype=self.dtype)
-            hidden = zeros.masked_fill(~seen, torch.finfo(self.dtype).min)
-            masks[kind] = hidden[:, None, None]
+            masks[kind] = attention_mask(seen, self.dtype)
         # Models whose layers are of two kinds take one mask for each, all others just a mask.
         return masks if len(masks) > 1 else next(iter(masks.values()))
 
     # What transformers' layers call: they give the new keys and values, and get all of them ------
 
-    def update(self, keys: Tensor, values: Tensor, layer: int, *_) -> tuple[Tensor, Tensor]:
-        """Store a layer's new key and value (B, heads, 1, head_dim); returns all so far."""
-        all_keys, all_values = self._buffers(layer, keys, values)
-        column = self.column[:, None, None, None]
-        all_keys.scatter_(2, column.expand_as(keys), keys.to(all_keys.dtype))
-        all_values.scatter_(2, column.expand_as(values), values.to(all_values.dtype))
+    def update(self, keys: Tensor, values: Tensor, number: int, *_) -> tuple[Tensor, Tensor]:
+        """Store what a layer has computed; returns what its attention may look at.
+
+        Args:
+            keys, values: (B, heads, W, head_dim) of a prompt, W = 1 of a step.
+            number: of the layer. (A compiled one does not look at it, but at `layer`: it has the
+                same code for all numbers.)
+        """
+        all_keys, all_values = self.layer or self._buffers(number, keys, values)
+        if self.reading_prompt:
+            width = keys.shape[2]
+            all_keys[:, :, :width], all_values[:, :, :width] = keys, values
+            return keys, values
+        all_keys[self.rows, :, self.column] = keys[:, :, 0].to(all_keys.dtype)
+        all_values[self.rows, :, self.column] = values[:, :, 0].to(all_values.dtype)
         return all_keys[:, :, : self.filled], all_values[:, :, : self.filled]
 
-    def _buffers(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    def _buffers(self, number: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """A layer's buffers, made when it first has something to keep: (B, heads, N, head_dim)."""
-        if layer == len(self.buffers):
+        if number == len(self.buffers):
             pair = [
                 new.new_zeros(*new.shape[:2], self.columns, new.shape[3]) for new in (keys, values)
             ]
             self.buffers.append(tuple(pair))
-        return self.buffers[layer]
-
-    def get_seq_length(self, layer: int = 0) -> int:
-        """Columns filled before: no layer needs it, as positions are given."""
-        return 0
+        return self.buffers[number]
 
 
 def kinds_of_attention(config) -> dict[str, int | None]:

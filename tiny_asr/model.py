@@ -35,7 +35,7 @@ from tiny_asr.config import (
     resolve_checkpoint,
 )
 from tiny_asr.decoder import IGNORE, TextDecoder
-from tiny_asr.device import choose_device
+from tiny_asr.device import choose_device, send
 from tiny_asr.encoder import AudioEncoder
 from tiny_asr.frozen import SEED, load_frozen
 from tiny_asr.processor import ASRProcessor
@@ -45,6 +45,7 @@ from tiny_asr.tracing import keep
 log = logging.getLogger("tiny_asr")
 
 WEIGHTS = "model.safetensors"
+LOOK_EVERY = 8  # tokens that a GPU writes between two looks whether all clips are finished
 
 
 @dataclass
@@ -161,12 +162,13 @@ class ASRModel(PreTrainedModel):
             lengths: each clip's own samples (B,), multiples of `config.samples_per_embedding`;
                 best on the CPU, where looking at them does not wait for a GPU.
         Returns:
-            Encoder output (B, T, encoder_dim), and each clip's own encoder frames (B,).
+            Encoder output (B, T, encoder_dim), and each clip's own encoder frames (B,), which stay
+            where the lengths are.
         """
-        padded = keep("waveform", padded.to(self.device))
+        padded = keep("waveform", send(padded, self.device))
         mel = log_mel(padded, self.config.num_mel_bins, lengths)
         frames = lengths // HOP_LENGTH
-        return self.encoder(mel, frames), (frames // 2).to(self.device)
+        return self.encoder(mel, frames), frames // 2
 
     def forward(
         self,
@@ -218,9 +220,12 @@ class ASRModel(PreTrainedModel):
 
         The end token is included where it was written. Options: see `TextDecoder.write`.
         """
-        steps = [t.cpu() for t in self._write(waveforms, max_new_tokens=max_new_tokens, **options)]
+        options["max_new_tokens"] = max_new_tokens
+        if self.device.type == "cuda":
+            options.setdefault("look_every", LOOK_EVERY)
+        steps = list(self._write(waveforms, **options))
         rows = torch.stack(steps, dim=1) if steps else torch.empty(len(waveforms), 0).long()
-        return [row[row != IGNORE] for row in rows]
+        return [row[row != IGNORE] for row in rows.cpu()]
 
     def _pieces(self, audio, sampling_rate: int | None) -> list[Tensor]:
         """A clip (S,), split at silences where it is longer than the encoder can take."""
@@ -274,7 +279,7 @@ class ASRModel(PreTrainedModel):
             ids, shown = [], ""
             for token in chain(self._write([piece]), [None]):
                 if token is not None:
-                    ids.append(int(token[0]))
+                    ids.append(int(token))
                 text = self.processor.decode(ids)
                 if token is not None:  # half of a character: wait for its other bytes
                     text = text.rstrip("\ufffd")

@@ -42,6 +42,8 @@ class TrainingSettings:
     workers: threads that decode audio.
     seed: of a fresh projector's weights, the order of clips and the augmentation.
     device, dtype: see `choose_device`.
+    compile: compile the frozen models' layers first, see `compile_layers`: a minute or two before
+    the first step, and about half as much again in speed on a large GPU.
     """
 
     data: str | list
@@ -76,6 +78,7 @@ class TrainingSettings:
     seed: int = 0
     device: str = "auto"
     dtype: str = "auto"
+    compile: bool = False
 
     def __post_init__(self):
         for f in fields(self):

@@ -36,11 +36,14 @@ from tiny_asr.checkpoint import (
     save_checkpoint,
     save_model,
 )
+from tiny_asr.compiling import compile_layers
 from tiny_asr.data import Batch, Loader, load_data, make_batches, noise_utterances
 from tiny_asr.decoder import IGNORE
-from tiny_asr.device import choose_device
+from tiny_asr.device import choose_device, send
 from tiny_asr.evaluation import evaluate
+from tiny_asr.footprint import make_it_fit
 from tiny_asr.model import ASRModel, token_loss
+from tiny_asr.outcomes import Outcomes
 from tiny_asr.runlog import NOT_LEARNING, Interval, append_log, hardly_falling, progress_line
 from tiny_asr.settings import TrainingSettings, learning_rate_at
 
@@ -54,6 +57,7 @@ class Trainer:
 
     Args:
         settings: see `TrainingSettings`.
+        model: what to train, instead of loading what the settings name.
         say: takes the lines of progress; `print` by default, on the main process only.
         on_log: called with the state and the model after each logged interval.
     """
@@ -63,6 +67,7 @@ class Trainer:
         settings: TrainingSettings,
         say: Callable[[str], None] = print,
         on_log: Callable[[TrainingState, ASRModel], None] | None = None,
+        model: ASRModel | None = None,
     ):
         s = self.settings = settings
         self.out, self.on_log = Path(s.out), on_log
@@ -85,20 +90,30 @@ class Trainer:
         self.say = say if self.accelerator.is_main_process else lambda line: None
         ranks = self.accelerator.num_processes
         self.say(f"device: {self.device}, {self.dtype}, processes: {ranks} ({choice.reason})")
-        self.model = ASRModel.from_pretrained(
+        self.model = model or ASRModel.from_pretrained(
             s.model, encoder=s.encoder, decoder=s.decoder, dtype=self.dtype, device=self.device
         )
+        if s.compile:
+            compile_layers(self.model)
+        if self.device.type == "cuda":
+            self.say(make_it_fit(self.model, s.batch_seconds / ranks))
         if s.fresh or "projector" in self.model.untrained:
             self.model.reset_projector(s.seed)
         self._load_data()
         self.projector = self.model.audio_projector
         self.wrapped = self.accelerator.prepare(self.projector)
+        # On a GPU the fused one leaves out a step that is not finite without asking Python.
         self.optimizer = torch.optim.AdamW(
-            self.projector.parameters(), betas=(0.9, 0.95), weight_decay=s.weight_decay
+            self.projector.parameters(),
+            betas=(0.9, 0.95),
+            weight_decay=s.weight_decay,
+            fused=self.device.type == "cuda",
         )
-        self.scaler = torch.amp.GradScaler(
-            self.device.type, init_scale=1024.0, enabled=self.dtype is torch.float16
-        )
+        self.half = self.dtype is torch.float16  # only its gradients need to be scaled up
+        self.scaler = torch.amp.GradScaler(self.device.type, init_scale=1024.0 if self.half else 1)
+        self.counting = None  # processes count their tokens on their CPUs
+        if self.accelerator.num_processes > 1:
+            self.counting = torch.distributed.new_group(backend="gloo", timeout=LONGEST_WAIT)
         self.state = TrainingState()
         self.stop_signal: int | None = None
 
@@ -139,29 +154,29 @@ class Trainer:
         """
         s, state = self.settings, self._begin(resume)
         stream = self._stream()
-        interval, skipped_in_a_row = Interval(state), 0
+        interval = Interval(state)
         with self._stop_on_signal():
             while state.utterances < s.max_utterances:
                 before = state.utterances
-                stop, finite = self._step([next(stream) for _ in range(s.accumulation)], interval)
-                skipped_in_a_row = 0 if finite else skipped_in_a_row + 1
-                hopeless = skipped_in_a_row == MAX_SKIPPED_IN_A_ROW
+                stop = self._step([next(stream) for _ in range(s.accumulation)])
                 done = state.utterances >= s.max_utterances
 
                 def due(every: int, before=before, done=done) -> bool:
                     return done or state.utterances // every > before // every
 
-                evaluate_now = due(s.eval_every) and not hopeless
-                if due(s.log_every) or evaluate_now or hopeless:
-                    self._log(interval.row(), evaluate_now)
+                evaluate_now, save_now = due(s.eval_every), stop or due(s.save_every)
+                log_now = due(s.log_every) or evaluate_now
+                hopeless = self._read_outcomes(interval, everything=log_now or save_now)
+                if log_now or hopeless:
+                    self._log(interval.row(), evaluate_now and not hopeless)
                     interval = Interval(state)
                 if hopeless:
                     raise ValueError(
-                        f"{skipped_in_a_row} steps in a row had a loss or gradient that is not "
+                        f"{MAX_SKIPPED_IN_A_ROW} steps in a row had a loss or gradient that is not "
                         f"finite; the last checkpoint in {self.out} is from before: lower the "
                         "learning rate, or use float32 or bfloat16"
                     )
-                if stop or due(s.save_every):
+                if save_now:
                     self._save()
                 if stop and not done:
                     self.say(f"stopped; a checkpoint of step {state.step} is saved: use --resume")
@@ -177,7 +192,7 @@ class Trainer:
                 f"{self.out} holds a run already; expected an empty folder: choose another, or "
                 "continue that run with --resume"
             )
-        self.state = TrainingState()
+        self.state, self.outcomes, self.skipped_in_a_row = TrainingState(), Outcomes(), 0
         if has_checkpoint(self.out):
             for change in self.settings.changed_since(recipe) if recipe.exists() else ():
                 self.say(f"resume: {change}; the weights will differ from an uninterrupted run's")
@@ -199,17 +214,20 @@ class Trainer:
             self.settings.save(recipe)
         return self.state
 
-    def _step(self, batches: list[tuple[int, Batch]], interval: Interval) -> tuple[bool, bool]:
-        """One optimiser step. Returns whether a stop was asked for, and whether all was finite."""
+    def _step(self, batches: list[tuple[int, Batch]]) -> bool:
+        """Queue one optimiser step. Nothing here waits for a GPU, but for the clips of the next
+        step and for other processes' counts. Returns whether a stop was asked for."""
         s, state, accelerator = self.settings, self.state, self.accelerator
         labels = [self._labels(batch) for _, batch in batches]
         tokens = sum(int((rows != IGNORE).sum()) for rows in labels)
         clips = sum(len(batch) for _, batch in batches)
-        local = torch.tensor([tokens, clips, self.stop_signal is not None], device=self.device)
-        tokens, clips, stop = accelerator.reduce(local, "sum").tolist()
+        counts = torch.tensor([tokens, clips, self.stop_signal is not None])
+        if self.counting is not None:
+            torch.distributed.all_reduce(counts, group=self.counting)
+        tokens, clips, stop = counts.tolist()
         state.step += 1
         if tokens == 0:  # none of these clips could be decoded
-            return bool(stop), True
+            return bool(stop)
         rate = learning_rate_at(state.utterances, s)
         self.optimizer.param_groups[0]["lr"] = rate
         summed = torch.zeros((), device=self.device)
@@ -221,18 +239,28 @@ class Trainer:
                 # DDP takes the mean over processes; times their number that is the sum.
                 self.scaler.scale(loss * accelerator.num_processes / tokens).backward()
             summed += loss.detach()
-        loss = float(accelerator.reduce(summed, "sum")) / tokens
-        self.scaler.unscale_(self.optimizer)
-        norm = float(clip_grad_norm_(self.projector.parameters(), s.max_grad_norm))
-        finite = math.isfinite(loss) and math.isfinite(norm)
-        if finite:
-            self.scaler.step(self.optimizer)
-        self.scaler.update()
+        learns = any(weight.grad is not None for weight in self.optimizer.param_groups[0]["params"])
+        if learns:  # else somebody exchanged the projector and not the optimiser
+            self.scaler.unscale_(self.optimizer)
+        norm = clip_grad_norm_(self.projector.parameters(), s.max_grad_norm)
+        if learns:
+            self.scaler.step(self.optimizer)  # leaves out a step whose gradients are not finite
+            self.scaler.update(None if self.half else 1.0)
         self.optimizer.zero_grad()
         state.utterances += clips
-        state.skipped += not finite
-        interval.add(loss, norm, rate, finite)
-        return bool(stop), finite
+        self.outcomes.add(accelerator.reduce(summed, "sum"), norm, tokens, rate)
+        return bool(stop)
+
+    def _read_outcomes(self, interval: Interval, everything: bool) -> bool:
+        """Count the steps that are done; whether too many in a row were not finite."""
+        for summed_loss, norm, tokens, rate in self.outcomes.arrived(everything):
+            finite = math.isfinite(summed_loss) and math.isfinite(norm)
+            interval.add(summed_loss / tokens, norm, rate, finite)
+            self.state.skipped += not finite
+            self.skipped_in_a_row = 0 if finite else self.skipped_in_a_row + 1
+            if self.skipped_in_a_row == MAX_SKIPPED_IN_A_ROW:
+                return True
+        return False
 
     def _labels(self, batch: Batch) -> Tensor:
         """Target ids (B, L)."""
@@ -245,7 +273,8 @@ class Trainer:
             silence = torch.zeros(1, config.audio_downsample_rate, config.encoder_dim)
             return self._project(silence.to(self.device)).sum() * 0
         frames, lengths = self._encoder_output(epoch, batch)
-        lengths, labels = lengths // self.model.config.audio_downsample_rate, labels.to(self.device)
+        lengths = lengths // self.model.config.audio_downsample_rate
+        labels = send(labels, self.device)
         logits = self.model.decoder.text_logits(self._project(frames), lengths, labels)
         return token_loss(logits, labels, "sum")
 
@@ -256,13 +285,14 @@ class Trainer:
 
     @torch.no_grad()
     def _encoder_output(self, epoch: int, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Encoder frames (B, T, encoder_dim) and each clip's own (B,): cached, or heard anew."""
+        """Encoder frames (B, T, encoder_dim), cached or heard anew, and each clip's own (B,), on
+        the CPU."""
         if self.caches:
             frames, lengths = self._cache(epoch).batch(batch.ids)
-            frames = frames.to(self.device)
+            frames = send(frames, self.device)
         else:
             frames, lengths = heard(self.model, batch, self.augment, epoch)
-        return self.augment.encoder(frames, lengths, batch.ids, epoch), lengths.to(self.device)
+        return self.augment.encoder(frames, lengths, batch.ids, epoch), lengths
 
     def _cache(self, epoch: int) -> EncoderCache:
         """The version of all clips that an epoch trains on."""
@@ -278,7 +308,14 @@ class Trainer:
             if self.caches:
                 batches = self._cache(epoch).batches(self.data, rest, rank, ranks)
             else:
-                batches = Loader(self.data, rest, workers=s.workers, rank=rank, num_processes=ranks)
+                batches = Loader(
+                    self.data,
+                    rest,
+                    rank=rank,
+                    num_processes=ranks,
+                    workers=s.workers,
+                    pin=self.device.type == "cuda",
+                )
             for batch in batches:
                 state.batch += 1
                 yield epoch, batch
