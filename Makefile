@@ -25,7 +25,7 @@ export JUPYTER_PREFER_ENV_PATH = 1
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 
-lab: $(STAMP)  ## open the first notebook in JupyterLab (localhost only; LAB_FLAGS=--no-browser)
+lab: $(STAMP)  ## the first notebook in JupyterLab (LAB_FLAGS=--no-browser)
 	$(BIN)/python -m jupyterlab --ip=127.0.0.1 --ServerApp.root_dir="$(CURDIR)" $(AS_ROOT) \
 		--LabApp.default_url=/lab/tree/notebooks/00_one_clip_all_the_way.ipynb $(LAB_FLAGS)
 
@@ -36,7 +36,7 @@ test: $(STAMP)  ## run the tests, and every notebook with its outputs compared
 test-slow: $(STAMP)  ## slow tests: a run killed 20 times and resumed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow tests
 
-trace: $(STAMP)  ## follow the bundled clip through every stage; pictures in trace/
+trace: $(STAMP)  ## the bundled clip through every stage; pictures in trace/
 	$(BIN)/tiny-asr trace --out trace
 
 notebooks: $(STAMP)  ## run every notebook again and store its outputs
@@ -46,7 +46,7 @@ badges: $(STAMP)  ## Colab badges for REPO=owner/name; REPO= removes them
 	@$(if $(filter undefined,$(origin REPO)),$(error make badges REPO=owner/name, or REPO= for none))
 	$(BIN)/python notebooks/badges.py "$(REPO)"
 
-test-browser: $(EXTRAS)  ## the notebooks, the demo page and the site in headless Chromium
+test-browser: $(EXTRAS)  ## notebooks, demo page and site in headless Chromium
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope tests/browser
 
 test-colab: $(STAMP)  ## the set-up cell on a machine like Colab (5 GB, minutes)
@@ -56,7 +56,7 @@ test-versions: $(BIN)/pip  ## the tests on the lowest and highest versions (10 G
 	$(BIN)/python tests/environments.py lowest
 	$(BIN)/python tests/environments.py highest
 
-site: $(EXTRAS)  ## build the course's web site in site/ from the notebooks as they are
+site: $(EXTRAS)  ## the course's web site, in site/, executing nothing
 	$(BIN)/python -m sphinx -W --keep-going -d build/doctrees -b html docs site
 
 demo: $(EXTRAS)  ## speak to the recogniser in a web page on this machine
@@ -73,7 +73,7 @@ lint: $(STAMP)  ## check style and formatting
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
 
-wheelhouse: $(BIN)/pip  ## download what `make lab` needs without a network (this platform only)
+wheelhouse: $(BIN)/pip  ## download all packages, for class rooms without a network
 	$(BIN)/python -m pip download -d wheelhouse -c constraints.txt '.[dev,demo,browser,site]' pip setuptools
 
 clean:  ## delete .venv and everything generated, but not wheelhouse/

@@ -35,8 +35,8 @@ PRIVATE = re.compile(
     r"(?<![\w.-])/(?:work|root|home|Users|opt)/|[A-Z]:\\Users"
     r"|pypi\.org|pythonhosted\.org|download\.pytorch\.org|conda\.anaconda\.org|npmjs\.org"
 )
-# These would install gigabytes or start a server: for them the test asks make what it would do.
-NOT_RUN = {"make lab", "make test", "make wheelhouse"}
+# These install gigabytes, start a server or take minutes: the test asks make what it would do.
+NOT_RUN = {"make lab", "make demo", "make test", "make wheelhouse"}
 
 needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 
