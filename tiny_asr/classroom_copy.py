@@ -17,6 +17,7 @@ COPIED = (
     "constraints.txt",
     "data",
     "docs/images",
+    "docs/speed.md",
     "environment.yml",
     "pyproject.toml",
     "tiny_asr",
