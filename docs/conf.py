@@ -63,7 +63,7 @@ def _as_page(notebook: str) -> str:
     The README is the start page, badges are words because their pictures lie elsewhere, the cell
     that sets up Colab is folded away, and a figure's alt text goes where myst-nb looks for it.
     """
-    notebook = notebook.replace("../README.md", "../index.md")
+    notebook = notebook.replace("../README.md", "../index.md").replace("../docs/", "../")
     page = json.loads(re.sub(r"!\[([^]]+)\]\(https?:[^)]+\)", r"\1", notebook))
     above = []
     for cell in page["cells"]:

@@ -42,8 +42,7 @@ class TrainingSettings:
     workers: threads that decode audio.
     seed: of a fresh projector's weights, the order of clips and the augmentation.
     device, dtype: see `choose_device`.
-    compile: compile the frozen models' layers first, see `compile_layers`: a minute or two before
-    the first step, and about half as much again in speed on a large GPU.
+    compile: compile the frozen layers first: faster on a GPU, see `compile_layers`.
     """
 
     data: str | list
