@@ -23,6 +23,7 @@ from tiny_asr.footprint import compute_twice, kept_bytes_per_second
 from tiny_asr.memory import DecoderMemory
 from tiny_asr.model import token_loss
 from tiny_asr.outcomes import Outcome, Outcomes
+from tiny_asr.packing import Packing
 from tiny_asr.random_pair import PROMPT_TOKENS, write_random_pair
 from tiny_asr.speed import Ceilings, Work, ceilings, matrices
 from tiny_asr.training import Trainer
@@ -120,6 +121,21 @@ def test_what_is_kept_is_counted_per_second_and_without_the_weights():
     layers, wide = config.num_hidden_layers, config.intermediate_size
     assert kept > 4 * positions * layers * 2 * wide  # the MLP's two products at least, float32
     assert kept < 4 * positions * layers * 60 * (config.hidden_size + wide)
+
+
+# Packing -----------------------------------------------------------------------------------------
+
+
+def test_packed_clips_lie_one_behind_the_other_and_come_back_padded_with_zeros():
+    padded = torch.randn(3, 5, 2)
+    packing = Packing(frame_mask(torch.tensor([2, 5, 3]), 5), torch.device("cpu"))
+    packed = packing.pack(padded)
+    assert torch.equal(packed[0], torch.cat([padded[0, :2], padded[1], padded[2, :3]]))
+    assert packing.attention["starts"].tolist() == [0, 2, 7, 10]
+    assert packing.attention["longest"] == 5
+    back = packing.unpack(packed)
+    assert torch.equal(back[1], padded[1]) and torch.equal(back[0, :2], padded[0, :2])
+    assert not back[0, 2:].any() and not back[2, 3:].any()
 
 
 # Outcomes ----------------------------------------------------------------------------------------

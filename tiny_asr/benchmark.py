@@ -11,7 +11,6 @@ are shown.
 
 import os
 import platform
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -31,7 +30,7 @@ from tiny_asr.random_pair import write_random_pair
 from tiny_asr.runlog import read_log
 from tiny_asr.scaling import INTERVALS, measure_scaling
 from tiny_asr.settings import TrainingSettings
-from tiny_asr.speed import Ceilings, Work, ceilings, peak_gib, row, stages
+from tiny_asr.speed import Ceilings, Work, ceilings, now, peak_gib, row, stages
 from tiny_asr.training import Trainer
 
 MIXES = {"short": (4.5, 1.5, 2, 10), "long": (12.3, 3.8, 2, 20)}  # mean, deviation, from, to: s
@@ -235,15 +234,15 @@ class _Parts:
         """Seconds for one epoch of: front (decode, mel, encoder), read, encoder, models."""
         order = make_batches(self.data, max_seconds=batch_seconds, seed=0, epoch=epoch)
         multiple, workers = self.model.config.samples_per_embedding, self.run.settings.workers
-        started = self._now()
+        started = now(self.run.device)
         pin = self.run.device.type == "cuda"
         for batch in Loader(self.data, order, multiple=multiple, workers=workers, pin=pin):
             if len(batch):
                 self.model.encode_batch(batch.waveforms, batch.lengths)
-        front, started = self._now() - started, self._now()
+        front, started = now(self.run.device) - started, now(self.run.device)
         for batch in self.cache.batches(self.data, order, 0, 1):
             self._read(batch)
-        read = self._now() - started
+        read = now(self.run.device) - started
         return {"front": front, "read": read, **self._models(order)}
 
     def _models(self, order: list[list[int]]) -> dict[str, float]:
@@ -253,16 +252,16 @@ class _Parts:
             frames, lengths = self._read(batch)
             labels = self.model.processor.labels(batch.texts).to(frames.device)
             mel = torch.zeros(len(batch), bins, 2 * frames.shape[1], device=frames.device)
-            started = self._now()
+            started = now(self.run.device)
             with torch.no_grad():
                 self.model.encoder(mel, 2 * lengths)
-            middle = self._now()
+            middle = now(self.run.device)
             with torch.autocast(
                 frames.device.type, self.run.dtype, self.run.dtype is not torch.float32
             ):
                 output = self.model(encoder_output=frames, encoder_lengths=lengths, labels=labels)
             output.loss.backward()
-            encoder, models = encoder + middle - started, models + self._now() - middle
+            encoder, models = encoder + middle - started, models + now(self.run.device) - middle
         self.model.audio_projector.zero_grad()
         return {"encoder": encoder, "models": models}
 
@@ -282,16 +281,11 @@ class _Parts:
         clips = [clip.load() for clip in list(self.data)[:TRANSCRIBED]]
         speeds = []
         for _ in range(rounds):
-            started = self._now()
+            started = now(self.run.device)
             self.model.transcribe(clips, SAMPLE_RATE, batch_size=batch_size)
-            speeds.append(sum(map(len, clips)) / SAMPLE_RATE / (self._now() - started))
+            speeds.append(sum(map(len, clips)) / SAMPLE_RATE / (now(self.run.device) - started))
         return median(speeds)
 
     def _read(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         frames, lengths = self.cache.batch(batch.ids)
         return send(frames, self.run.device), lengths
-
-    def _now(self) -> float:
-        if self.run.device.type == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter()

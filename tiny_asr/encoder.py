@@ -74,7 +74,7 @@ class AudioEncoder(nn.Module):
         hidden, mask = self.embed(log_mel, lengths)
         packing = None
         if mask is not None and self._packs(hidden):
-            packing = Packing(lengths.cpu() // 2, hidden.shape[1], hidden.device)
+            packing = Packing(frame_mask(lengths.cpu() // 2, hidden.shape[1]), hidden.device)
             hidden, mask = packing.pack(hidden), None
         for layer in self.whisper.layers:
             hidden = layer(hidden, mask, **(packing.attention if packing else {}))

@@ -7,10 +7,11 @@ they grow with the length of the batch. Where they would not fit, each layer kee
 and is computed a second time when the gradient comes by (Chen et al. 2016, arXiv:1604.06174).
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from tiny_asr.device import available_memory_bytes
@@ -18,6 +19,25 @@ from tiny_asr.device import available_memory_bytes
 TEXT_TOKENS_PER_SECOND = 3.6  # of read English, with SmolLM3's tokenizer
 SECONDS = 5.0  # of the clip that is measured
 SPARE = 0.8  # of the free memory: what is computed at the moment needs room as well
+
+
+def kept_for_backward(module: nn.Module, compute: Callable[[], Tensor]) -> tuple[Tensor, int]:
+    """What `compute` returns, and the bytes of activations that autograd keeps to go back from it.
+
+    The weights of `module` are there anyway, and not counted.
+    """
+    weights = {p.untyped_storage().data_ptr() for p in module.parameters()}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        output = compute()
+    return output, sum(kept.values())
 
 
 def kept_bytes_per_second(model) -> float:
@@ -30,20 +50,14 @@ def kept_bytes_per_second(model) -> float:
     frames = round(SECONDS * 50) // config.audio_downsample_rate * config.audio_downsample_rate
     encoder_output = torch.randn(1, frames, config.encoder_dim, device=device)
     labels = torch.ones(1, round(SECONDS * TEXT_TOKENS_PER_SECOND), dtype=torch.int64)
-    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
-    kept: dict[int, int] = {}
 
-    def count(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+    def step() -> Tensor:
         audio = model.audio_projector(encoder_output)
         lengths = torch.tensor([frames // config.audio_downsample_rate])
-        model.decoder.text_logits(audio, lengths, labels.to(device)).float().logsumexp(-1).sum()
-    return sum(kept.values()) / SECONDS
+        logits = model.decoder.text_logits(audio, lengths, labels.to(device))
+        return logits.float().logsumexp(-1).sum()
+
+    return kept_for_backward(model, step)[1] / SECONDS
 
 
 def make_it_fit(model, batch_seconds: float) -> str:

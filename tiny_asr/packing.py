@@ -28,14 +28,13 @@ class Packing:
     """Where the positions of each clip lie in one row.
 
     Args:
-        lengths: each clip's own positions (B,), on the CPU.
-        width: T of the padded batch.
+        real: which positions of the padded batch are a clip's (B, T) bool, on the CPU.
         device: of the batch.
     """
 
-    def __init__(self, lengths: Tensor, width: int, device: torch.device):
-        self.clips, self.width = len(lengths), width
-        real = torch.arange(width) < lengths[:, None]
+    def __init__(self, real: Tensor, device: torch.device):
+        self.clips, self.width = real.shape
+        lengths = real.sum(dim=1)
         self.places = send(real.flatten().nonzero()[:, 0], device)
         starts = send(pad(lengths.cumsum(0), (1, 0)).int(), device)
         self.attention = {"starts": starts, "longest": int(lengths.max())}

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from tiny_asr.audio import SAMPLE_RATE
 from tiny_asr.decoder import choose_token
 from tiny_asr.footprint import TEXT_TOKENS_PER_SECOND
 from tiny_asr.model import ASRModel
@@ -51,13 +52,16 @@ def fastest(run: Callable, device: torch.device, rounds: int = 10) -> float:
 
 def timed(run: Callable, device: torch.device) -> float:
     """Seconds until the work is done, and not only queued."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    started = time.perf_counter()
+    started = now(device)
     run()
+    return now(device) - started
+
+
+def now(device: torch.device) -> float:
+    """The time, seconds, when all that was queued on a device is done."""
     if device.type == "cuda":
         torch.cuda.synchronize()
-    return time.perf_counter() - started
+    return time.perf_counter()
 
 
 class Work:
@@ -165,7 +169,7 @@ def stages(
     device, work, rate = model.device, Work(model), model.config.audio_downsample_rate
     tokens = round(TEXT_TOKENS_PER_SECOND * seconds)
     multiple = model.config.samples_per_embedding
-    samples = round(seconds * 16_000 / multiple) * multiple
+    samples = round(seconds * SAMPLE_RATE / multiple) * multiple
     rows = []
     for batch in batches:
         waveforms, lengths = torch.randn(batch, samples) * 0.05, torch.full((batch,), samples)

@@ -8,17 +8,18 @@ minute of silence behind it, and what training it would keep in memory.
 
 import copy
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from matplotlib import colormaps
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from tiny_asr.audio import MAX_SAMPLES, SAMPLE_RATE, log_mel
+from tiny_asr.footprint import kept_for_backward
 from tiny_asr.lessons.listening import FRAME, SHOWN, mel_of
 from tiny_asr.pictures import AUDIO, ENCODER, MARK, MEL, SOUND, WIDTH, Picture, drawn
 
@@ -254,25 +255,6 @@ def parameters_of(config) -> int:
     """Parameters of a Whisper encoder of a `WhisperConfig`; no weights are loaded for it."""
     with torch.device("meta"):
         return sum(p.numel() for p in WhisperEncoder(config).parameters())
-
-
-def kept_for_backward(module: nn.Module, compute: Callable[[], Tensor]) -> tuple[Tensor, int]:
-    """What `compute` returns, and the bytes of activations that autograd keeps to go back from it.
-
-    The weights of `module` are there anyway, and not counted.
-    """
-    weights = {p.untyped_storage().data_ptr() for p in module.parameters()}
-    kept: dict[int, int] = {}
-
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        output = compute()
-    return output, sum(kept.values())
 
 
 def kept_bytes(model, mel: Tensor, trained: bool) -> int:
