@@ -11,7 +11,6 @@ import pytest
 import torch
 from fixtures_models import encoder_dir, noise, pair, strengthen, talkative, talkative_decoder_dir
 from small_runs import small_run
-from torch.utils.flop_counter import FlopCounterMode
 
 from tiny_asr import ASRConfig, ASRModel, load_audio
 from tiny_asr.audio import pad_batch
@@ -25,7 +24,7 @@ from tiny_asr.model import token_loss
 from tiny_asr.outcomes import Outcome, Outcomes
 from tiny_asr.packing import Packing
 from tiny_asr.random_pair import PROMPT_TOKENS, write_random_pair
-from tiny_asr.speed import Ceilings, Work, ceilings, matrices
+from tiny_asr.speed import Ceilings, ceilings
 from tiny_asr.training import Trainer
 
 on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA GPU here")
@@ -151,43 +150,7 @@ def test_outcomes_come_in_order_and_at_once_on_a_cpu():
     assert list(outcomes.arrived(everything=True)) == []
 
 
-# Work --------------------------------------------------------------------------------------------
-
-
-def counted(run) -> int:
-    """FLOPs of what runs, by PyTorch's own counter."""
-    with (
-        FlopCounterMode(display=False) as counter,
-        torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH),
-    ):
-        run()
-    return counter.get_total_flops()
-
-
-def test_the_encoders_work_is_what_pytorch_counts():
-    model, seconds = pair(), 4.0
-    samples = torch.full((2,), 64_000)
-    mel = torch.randn(2, model.config.num_mel_bins, 400)
-    ran = counted(lambda: model.encoder(mel, samples // 160))
-    assert ran == pytest.approx(2 * Work(model).encode(seconds), rel=0.01)
-
-
-def test_the_decoders_work_is_what_pytorch_counts_but_for_attention():
-    model, seconds, tokens = pair(), 2.0, 7
-    audio = torch.randn(1, 20, model.config.llm_dim)
-    labels = torch.ones(1, tokens, dtype=torch.int64)
-    own, layers = torch.tensor([20]), model.decoder.layers
-    work = Work(model)
-    linear = sum(
-        2 * matrices(layer) * (work.positions(seconds, tokens) - 1) for layer in layers
-    )  # the last token is read by nobody
-    ran = counted(lambda: model.decoder.text_logits(audio, own, labels))
-    positions, config = work.positions(seconds, tokens) - 1, model.config.decoder_config
-    heads = config.num_attention_heads * (config.hidden_size // config.num_attention_heads)
-    attention = 4 * positions**2 * heads * len(layers)
-    assert ran == pytest.approx(linear + attention + 2 * work.head * tokens, rel=0.01)
-    encoder = work.train(seconds, 0) - 4 * work.layers * work.positions(seconds)
-    assert encoder == 6 * matrices(model.audio_projector) * 20
+# Work and ceilings ------------------------------------------------------------------------------
 
 
 def test_a_floor_is_the_slower_of_computing_and_reading():

@@ -30,7 +30,7 @@ from tiny_asr.random_pair import write_random_pair
 from tiny_asr.runlog import read_log
 from tiny_asr.scaling import INTERVALS, measure_scaling
 from tiny_asr.settings import TrainingSettings
-from tiny_asr.speed import Ceilings, Work, ceilings, now, peak_gib, row, stages
+from tiny_asr.speed import Ceilings, ceilings, now, peak_gib, row, stages, work_of
 from tiny_asr.training import Trainer
 
 MIXES = {"short": (4.5, 1.5, 2, 10), "long": (12.3, 3.8, 2, 20)}  # mean, deviation, from, to: s
@@ -267,10 +267,14 @@ class _Parts:
 
     def floors(self, limits: Ceilings) -> dict[str, float]:
         """The seconds for each clip that a training step takes at least, without and with cache."""
-        work, labels = Work(self.model), self.model.processor.labels
+        work, labels = work_of(self.model), self.model.processor.labels
         clips = list(self.data)
         encoder = sum(work.encode(clip.seconds) for clip in clips) / len(clips)
-        rest = sum(work.train(clip.seconds, labels([clip.text]).numel()) for clip in clips)
+        rest = sum(
+            work.train_projector(clip.seconds)
+            + work.train_decoder(clip.seconds, labels([clip.text]).numel())
+            for clip in clips
+        )
         return {
             "uncached": limits.floor(encoder + rest / len(clips)),
             "cached": limits.floor(rest / len(clips)),

@@ -56,24 +56,10 @@ def place(choice) -> dict[str, str]:
     return {"device": str(choice.device), "dtype": str(choice.dtype).removeprefix("torch.")}
 
 
-def empty_parts(config) -> dict:
-    """The three models on torch's meta device, where tensors have shapes and hold no numbers."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    from tiny_asr.encoder import EncoderOfCheckpoint
-    from tiny_asr.projector import AudioProjector
-
-    with torch.device("meta"):
-        return {
-            "encoder": EncoderOfCheckpoint(config.encoder_config),
-            "decoder": AutoModelForCausalLM.from_config(config.decoder_config),
-            "projector": AudioProjector(config),
-        }
-
-
 def parameters(config) -> dict[str, int]:
     """Parameters of each part of a pair; no weights are loaded."""
+    from tiny_asr.work import empty_parts
+
     parts = empty_parts(config)
     return {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
 

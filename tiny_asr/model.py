@@ -191,13 +191,13 @@ class ASRModel(PreTrainedModel):
         if encoder_output is None:
             if feature_lengths is None:
                 batch, _, frames = input_features.shape
-                feature_lengths = torch.full((batch,), frames, device=input_features.device)
+                feature_lengths = torch.full((batch,), frames)
             with torch.no_grad():
                 encoder_output = self.encoder(input_features, feature_lengths)
             encoder_lengths = feature_lengths // 2
         elif encoder_lengths is None:
             batch, frames, _ = encoder_output.shape
-            encoder_lengths = torch.full((batch,), frames, device=encoder_output.device)
+            encoder_lengths = torch.full((batch,), frames)
         audio_embeddings = self.audio_projector(encoder_output)
         audio_lengths = encoder_lengths // self.config.audio_downsample_rate
         logits = self.decoder.text_logits(audio_embeddings, audio_lengths, labels)

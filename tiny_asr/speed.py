@@ -12,12 +12,12 @@ from statistics import median
 from typing import NamedTuple
 
 import torch
-from torch import nn
 
 from tiny_asr.audio import SAMPLE_RATE
 from tiny_asr.decoder import choose_token
 from tiny_asr.footprint import TEXT_TOKENS_PER_SECOND
 from tiny_asr.model import ASRModel
+from tiny_asr.work import Work
 
 STEPS = 48  # tokens in a measurement of writing
 LARGEST = {"cpu": (2048, 1 << 28), "cuda": (8192, 1 << 31)}  # matrix, bytes copied
@@ -64,57 +64,10 @@ def now(device: torch.device) -> float:
     return time.perf_counter()
 
 
-class Work:
-    """The floating-point operations (FLOPs) and bytes of each stage, by the models' sizes.
-
-    A matrix of N weights costs 2 N FLOPs for each position that it is applied to. Attention of the
-    encoder is counted, as its T are many; the decoder's is not, nor norms and activations. Backward
-    through a frozen matrix costs as much as forward, and through a trained one twice as much.
-    """
-
-    def __init__(self, model: ASRModel):
-        config, decoder = model.config, model.decoder
-        self.encoder, self.rate = config.encoder_config, config.audio_downsample_rate
-        self.encoder_weights = matrices(model.encoder.whisper.layers)
-        self.layers = matrices(decoder.layers)
-        self.head = decoder.token_embeddings.numel()
-        self.projector = matrices(model.audio_projector)
-        self.prompt, self.width = decoder.prompt_length, decoder.token_embeddings.element_size()
-        text = config.decoder_config
-        head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-        heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
-        self.position_bytes = 2 * text.num_hidden_layers * heads * head_dim * self.width
-
-    def positions(self, seconds: float, tokens: int = 0) -> float:
-        """Positions of the decoder for a clip: prompt, audio embeddings and text."""
-        return self.prompt + 50 * seconds / self.rate + tokens
-
-    def encode(self, seconds: float) -> float:
-        """FLOPs of the encoder for one clip."""
-        e, frames = self.encoder, 50 * seconds
-        convolutions = 2 * 3 * e.d_model * (2 * e.num_mel_bins + e.d_model) * frames
-        attention = 4 * frames**2 * e.d_model * e.encoder_layers
-        return convolutions + 2 * self.encoder_weights * frames + attention
-
-    def train(self, seconds: float, tokens: int) -> float:
-        """FLOPs of projector and decoder for one clip, there and back."""
-        decoder = 4 * self.layers * self.positions(seconds, tokens) + 4 * self.head * tokens
-        return decoder + 6 * self.projector * 50 * seconds / self.rate
-
-    def read_prompt(self, seconds: float) -> float:
-        """FLOPs of reading prompt and audio."""
-        return 2 * self.layers * self.positions(seconds) + 2 * self.head
-
-    def write(self, batch: int, positions: float) -> tuple[float, float]:
-        """FLOPs and bytes of one more token for each of a batch: all weights are read once, and
-        each row's keys and values."""
-        weights = self.layers + self.head
-        return 2 * weights * batch, weights * self.width + batch * positions * self.position_bytes
-
-
-def matrices(module: nn.Module) -> int:
-    """Weights of the linear layers inside."""
-    return sum(part.weight.numel() for part in module.modules() if isinstance(part, nn.Linear))
+def work_of(model: ASRModel) -> Work:
+    """The work of a model that is loaded, at its precision."""
+    width = model.decoder.token_embeddings.element_size()
+    return Work(model.config, model.decoder.prompt_length, width)
 
 
 def row(
@@ -166,7 +119,8 @@ def stages(
         batches: clips side by side.
         seconds: of each clip; the sound is noise, and the text is not looked at.
     """
-    device, work, rate = model.device, Work(model), model.config.audio_downsample_rate
+    device, rate = model.device, model.config.audio_downsample_rate
+    work = work_of(model)
     tokens = round(TEXT_TOKENS_PER_SECOND * seconds)
     multiple = model.config.samples_per_embedding
     samples = round(seconds * SAMPLE_RATE / multiple) * multiple

@@ -14,7 +14,6 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import chain, count
-from math import ceil
 from pathlib import Path
 
 import torch
@@ -22,7 +21,6 @@ from torch import Tensor, nn
 
 from tiny_asr.audio import SAMPLE_RATE
 from tiny_asr.checkpoint import TrainingState
-from tiny_asr.cli_common import empty_parts
 from tiny_asr.config import ASRConfig
 from tiny_asr.decoder import IGNORE
 from tiny_asr.evaluation import evaluate
@@ -31,6 +29,7 @@ from tiny_asr.runlog import read_log
 from tiny_asr.settings import TrainingSettings
 from tiny_asr.tracing import Table
 from tiny_asr.training import Trainer
+from tiny_asr.work import sizes
 
 LONGEST = 62  # characters of a transcript in a line
 FLOAT32 = 4  # bytes
@@ -258,53 +257,6 @@ def kill_at(step: int, settings: TrainingSettings) -> str:
 
 
 # What the full run costs -------------------------------------------------------------------------
-
-
-def sizes(config: ASRConfig) -> dict[str, int]:
-    """Numbers of weights of a pair, from its configs alone: no model is loaded.
-
-    Returns:
-        encoder, projector, decoder: all weights of each. encoder layers, conv1, conv2, decoder
-        layers, head: those of the matrices that each frame or position is multiplied with.
-    """
-    parts = empty_parts(config)
-    encoder, decoder = parts["encoder"], parts["decoder"]
-
-    def layers(model: nn.Module) -> int:
-        return sum(w.numel() for n, w in model.named_parameters() if "layers." in n and w.ndim == 2)
-
-    whole = {name: sum(w.numel() for w in part.parameters()) for name, part in parts.items()}
-    return whole | {
-        "encoder layers": layers(encoder),
-        "conv1": encoder.conv1.weight.numel(),
-        "conv2": encoder.conv2.weight.numel(),
-        "decoder layers": layers(decoder),
-        "head": decoder.get_output_embeddings().weight.numel(),
-    }
-
-
-def training_flops(config: ASRConfig, seconds: float, prompt: int, text: int) -> dict[str, float]:
-    """Floating-point operations to train on one clip once, by part.
-
-    A matrix of N weights costs 2 N a position forward. Backward through a frozen matrix costs the
-    same again (the gradient of its input), through a trained one twice that. The attention of the
-    encoder is counted; the decoder's is not, it is about a hundredth of its matrices here.
-
-    Args:
-        seconds: of the clip.
-        prompt, text: tokens; text includes the end.
-    """
-    n, layers = sizes(config), config.encoder_config.encoder_layers
-    audio = ceil(seconds * SAMPLE_RATE / config.samples_per_embedding)
-    frames = audio * config.audio_downsample_rate
-    convolutions = 2 * (2 * frames * n["conv1"] + frames * n["conv2"])
-    attention = 4 * frames**2 * config.encoder_dim * layers
-    positions = prompt + audio + text
-    return {
-        "encoder": convolutions + 2 * n["encoder layers"] * frames + attention,
-        "projector": 6 * n["projector"] * audio,
-        "decoder": 4 * n["decoder layers"] * positions + 4 * n["head"] * text,
-    }
 
 
 def training_bytes(config: ASRConfig, all_trained: bool = False) -> float:
