@@ -82,9 +82,13 @@ class AudioEncoder(nn.Module):
         return packing.unpack(hidden) if packing else hidden
 
     def _packs(self, hidden: Tensor) -> bool:
-        """Whether the fast attention for packed clips works here."""
-        fits = hidden.is_cuda and hidden.dtype in (torch.bfloat16, torch.float16)
-        return fits and self.whisper.config._attn_implementation == PACKED
+        """Whether clips can be packed: on a GPU since Ampere, in 16 bits, in heads of 8, 16, ..."""
+        config = self.whisper.config
+        if not hidden.is_cuda or config._attn_implementation != PACKED:
+            return False
+        head_dim = config.d_model // config.encoder_attention_heads
+        fits = hidden.dtype in (torch.bfloat16, torch.float16) and head_dim % 8 == 0
+        return fits and torch.cuda.get_device_capability(hidden.device) >= (8, 0)
 
     def embed(self, log_mel: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """The two convolutions and the positions: what enters the first attention layer.

@@ -70,7 +70,8 @@ def write(model, audio_embeddings: Tensor) -> str:
 
 def cosines(vectors: Tensor, others: Tensor) -> Tensor:
     """Cosine of the angle between each two vectors: (N, D) and (M, D) -> (N, M), -1 to 1."""
-    return F.normalize(vectors, dim=1) @ F.normalize(others, dim=1).T
+    vectors, others = (F.normalize(each.float(), dim=1) for each in (vectors, others))
+    return vectors @ others.T
 
 
 def best_cosines(tokens: Tensor, clouds: dict[str, Tensor]) -> dict[str, Tensor]:
