@@ -24,13 +24,13 @@ import torch
 from tiny_asr.audio import SAMPLE_RATE, load_audio
 from tiny_asr.config import sample_clip
 from tiny_asr.data import Batch, Loader, make_batches
-from tiny_asr.device import choose_device, send
+from tiny_asr.device import Choice, choose_device, send
 from tiny_asr.footprint import kept_bytes_per_second
 from tiny_asr.random_pair import write_random_pair
 from tiny_asr.runlog import read_log
 from tiny_asr.scaling import INTERVALS, measure_scaling
 from tiny_asr.settings import TrainingSettings
-from tiny_asr.speed import Ceilings, ceilings, now, peak_gib, row, stages, work_of
+from tiny_asr.speed import Ceilings, ceilings, now, peak_gib, row, stages, tokens_of, work_of
 from tiny_asr.training import Trainer
 
 MIXES = {"short": (4.5, 1.5, 2, 10), "long": (12.3, 3.8, 2, 20)}  # mean, deviation, from, to: s
@@ -104,9 +104,7 @@ def measure(
             write_mix(Path(source), utterances, mix)
         sizes = model
         if random_weights:
-            say("benchmark: drawing random weights")
-            choice = choose_device(device, dtype)
-            model = write_random_pair(f"{folder}/pair", model, choice.device, choice.dtype)
+            model = _drawn(model, folder, choose_device(device, dtype), say)
         runs: dict[str, Trainer] = {}
         shared = None
         for name in ("uncached", "cached"):
@@ -182,6 +180,8 @@ def measure(
         "share_outside_models_uncached": 1 - (each["encoder"] + each["models"]) / each["uncached"],
         "share_outside_models_cached": 1 - each["models"] / each["cached"],
         "kept_gib_predicted": kept,
+        "stage_seconds": STAGE_SECONDS,
+        "stage_tokens": tokens_of(STAGE_SECONDS),
         "matmul_tflops": limits.flops / 1e12,
         "copy_tb_per_second": limits.bytes / 1e12,
         "stages": training + rows,
@@ -202,8 +202,7 @@ def measure_gpus(
         # All runs end within their first epoch: at its end the next clips are not yet decoded.
         write_mix(Path(folder) / "mix", INTERVALS * utterances * gpus, mix)
         if random_weights:
-            say("benchmark: drawing random weights")
-            model = write_random_pair(f"{folder}/pair", model, choice.device, choice.dtype)
+            model = _drawn(model, folder, choice, say)
         say(f"benchmark: training on 1, then on {gpus}")
         recipe = TrainingSettings(
             data=f"{folder}/mix", out=f"{folder}/runs", model=model, eval_every=FOREVER,
@@ -211,6 +210,12 @@ def measure_gpus(
         )  # fmt: skip
         result = measure_scaling(recipe, gpus, utterances)
     return {"gpu": _device_name(choice.device), "torch": torch.__version__, **result}
+
+
+def _drawn(model: str, folder: str, choice: Choice, say: Callable[[str], None]) -> str:
+    """The name of a pair of a model's sizes, with random weights."""
+    say("benchmark: drawing random weights")
+    return str(write_random_pair(f"{folder}/pair", model, choice.device, choice.dtype))
 
 
 def _device_name(device: torch.device) -> str:

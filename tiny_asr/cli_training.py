@@ -356,7 +356,8 @@ def _speeds(r: dict) -> str:
         ]
     tera = f"{r['matmul_tflops']:.3g} TFLOP/s, copies {r['copy_tb_per_second']:.2g} TB/s"
     lines.append(("ceilings", f"matrix products {tera}"))
-    lines.append(("stages", "of clips of 12 s, which write 43 tokens each"))
+    each = f"clips of {r['stage_seconds']:g} s, which write {r['stage_tokens']} tokens each"
+    lines.append(("stages", f"of {each}"))
     lines += [("", describe(row)) for row in r["stages"][2:]]
     if r["untrained"]:
         parts = ", ".join(r["untrained"])

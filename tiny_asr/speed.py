@@ -92,6 +92,11 @@ def describe(row: dict) -> str:
     )
 
 
+def tokens_of(seconds: float) -> int:
+    """What a transcript has, as English has with SmolLM3's tokenizer: 3.6 tokens a second."""
+    return round(TEXT_TOKENS_PER_SECOND * seconds)
+
+
 @contextmanager
 def _writing_to_the_limit(model: ASRModel) -> Iterator[None]:
     """No token ends a transcript."""
@@ -112,16 +117,14 @@ def stages(
 ) -> list[dict]:
     """The encoder, reading of the prompt, writing and all of them together, each at some sizes.
 
-    A transcript has 3.6 tokens a second, as English has with SmolLM3's tokenizer; the end token
-    ends nothing.
+    A transcript has `tokens_of(seconds)` tokens; the end token ends nothing.
 
     Args:
         batches: clips side by side.
         seconds: of each clip; the sound is noise, and the text is not looked at.
     """
     device, rate = model.device, model.config.audio_downsample_rate
-    work = work_of(model)
-    tokens = round(TEXT_TOKENS_PER_SECOND * seconds)
+    work, tokens = work_of(model), tokens_of(seconds)
     multiple = model.config.samples_per_embedding
     samples = round(seconds * SAMPLE_RATE / multiple) * multiple
     rows = []
