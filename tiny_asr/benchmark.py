@@ -190,11 +190,12 @@ def measure(
 
 def measure_gpus(
     gpus: int, model: str, say: Callable[[str], None] = print, mix: str = "short",
-    utterances: int = 512, random_weights: bool = False, **settings,
+    utterances: int = 512, random_weights: bool = False, cached: bool = False, **settings,
 ) -> dict:  # fmt: skip
     """Train on one GPU and on several; see `measure_scaling`.
 
     Args:
+        cached: train on encoder outputs that are computed before.
         settings: what else `TrainingSettings` takes.
     """
     with TemporaryDirectory(prefix="tiny_asr_benchmark_") as folder:
@@ -206,10 +207,11 @@ def measure_gpus(
         say(f"benchmark: training on 1, then on {gpus}")
         recipe = TrainingSettings(
             data=f"{folder}/mix", out=f"{folder}/runs", model=model, eval_every=FOREVER,
-            save_every=FOREVER, **settings,
+            save_every=FOREVER, cache=f"{folder}/cache" if cached else None, **settings,
         )  # fmt: skip
         result = measure_scaling(recipe, gpus, utterances)
-    return {"gpu": _device_name(choice.device), "torch": torch.__version__, **result}
+    machine = {"gpu": _device_name(choice.device), "torch": torch.__version__}
+    return {**machine, "compiled": recipe.compile, "cached": cached, **result}
 
 
 def _drawn(model: str, folder: str, choice: Choice, say: Callable[[str], None]) -> str:

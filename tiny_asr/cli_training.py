@@ -277,6 +277,9 @@ def benchmark(
     gpus: Annotated[
         int | None, typer.Option(help="only: training on so many against training on one")
     ] = None,
+    cached: Annotated[
+        bool, typer.Option("--cached", help="with --gpus: train on stored encoder outputs")
+    ] = False,
     rounds: Annotated[int, typer.Option(help="repetitions; medians are shown")] = 3,
     batch_seconds: BatchSeconds = 60.0,
     encoder: Encoder = None,
@@ -292,9 +295,9 @@ def benchmark(
     say = partial(print, file=sys.stderr, flush=True)
     if gpus is not None:
         result = measure_gpus(
-            gpus, model, say, mix, utterances, random_weights, encoder=encoder, decoder=decoder,
-            device=device, dtype=dtype, batch_seconds=batch_seconds, compile=bool(compile),
-            workers=workers,
+            gpus, model, say, mix, utterances, random_weights, cached, encoder=encoder,
+            decoder=decoder, device=device, dtype=dtype, batch_seconds=batch_seconds,
+            compile=bool(compile), workers=workers,
         )  # fmt: skip
         print(json.dumps(result, indent=2) if as_json else _gain(result))
         return
@@ -322,8 +325,8 @@ def _gain(r: dict) -> str:
     count = r["processes"]
     return (
         f"{r['gpu']}, torch {r['torch']}, batches of {r['batch_seconds_each']:g} s each\n"
-        f"training on 1: {r['per_second_1']:.1f} utterances/s, on {count}: "
-        f"{r[f'per_second_{count}']:.1f}, which is {r['gain']:.2f} times as many"
+        f"{'cached ' * r['cached']}training on 1: {r['per_second_1']:.1f} utterances/s, "
+        f"on {count}: {r[f'per_second_{count}']:.1f}, which is {r['gain']:.2f} times as many"
     )
 
 
