@@ -111,6 +111,13 @@ def student(tmp_path_factory) -> Path:
     return out
 
 
+def test_every_page_that_the_copys_readme_leads_to_is_in_the_copy(student):
+    text = (student / "README.md").read_text(encoding="utf-8")
+    targets = re.findall(r"\]\(([^)#]+)", text)
+    missing = [t for t in targets if "://" not in t and not (student / t).exists()]
+    assert len(targets) > 10 and missing == []
+
+
 @pytest.fixture(scope="module")
 def graded(tmp_path_factory, student) -> tuple[subprocess.CompletedProcess, dict]:
     """What the command printed about a class, and its CSV: {(student, exercise): row}."""

@@ -111,6 +111,11 @@ def test_the_installed_version_is_the_packages_own():
     assert importlib.metadata.version("tiny-asr") == tiny_asr.__version__
 
 
+def test_the_citation_names_the_packages_version():
+    citation = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text(encoding="utf-8"))
+    assert str(citation["version"]) == tiny_asr.__version__
+
+
 def test_the_licence_is_mit():
     assert PYPROJECT["project"]["license"] == "MIT"
     assert (REPOSITORY / "LICENSE").read_text(encoding="utf-8").startswith("MIT License\n")

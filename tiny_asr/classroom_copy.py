@@ -10,14 +10,20 @@ from pathlib import Path
 
 import nbformat
 
-COPIED = (
+COPIED = (  # with every page that the README or a notebook leads to
+    "CHANGELOG.md",
+    "CITATION.cff",
+    "CONTRIBUTING.md",
     "LICENSE",
     "Makefile",
     "README.md",
     "constraints.txt",
     "data",
+    "docs/glossary.md",
     "docs/images",
+    "docs/speed",
     "docs/speed.md",
+    "docs/teaching.md",
     "environment.yml",
     "pyproject.toml",
     "tiny_asr",
@@ -40,7 +46,7 @@ def copy_course(course: Path, out: Path) -> list[Path]:
         if source.is_dir():
             shutil.copytree(source, out / name, ignore=LEFT_OUT)
         elif source.exists():
-            out.mkdir(parents=True, exist_ok=True)
+            (out / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(source, out / name)
     (out / "notebooks").mkdir(parents=True)
     for path in notebooks:
