@@ -258,6 +258,19 @@ class _Broken(io.RawIOBase):
         raise self.error
 
 
+def test_our_warnings_are_a_line_and_a_librarys_bad_spelling_is_none():
+    code = """
+import warnings
+from tiny_asr import cli
+cli._quieten()
+warnings.warn("bad spelling", SyntaxWarning)
+warnings.warn("heed this")
+"""
+    command = [sys.executable, "-c", code]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    assert said == "tiny-asr: heed this\n"
+
+
 def test_ctrl_c_ends_quietly(tiny_asr, monkeypatch):
     monkeypatch.setattr(sys, "stdin", _Broken(KeyboardInterrupt()))
     assert tiny_asr("transcribe", "-") == (130, "", "")

@@ -291,6 +291,7 @@ def _quieten() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     logging.basicConfig(format="tiny-asr: %(message)s")
     warnings.formatwarning = lambda message, *_, **__: error_line(message) + "\n"
+    warnings.simplefilter("ignore", SyntaxWarning)  # a library's, when Python first reads it
     sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may know fewer characters
 
 
