@@ -233,8 +233,8 @@ def test_figures_of_attention_tell_the_places_and_are_the_same_each_time(model, 
     weights = torch.rand(10, length, 18, generator=torch.Generator().manual_seed(0))
     maps = writing.gaze_by_layer(weights)
     drawn = [axes for axes in maps.axes if axes.images]
-    assert len(drawn) == 8 and drawn[0].get_title("left").startswith("layer 0")
-    assert drawn[-1].get_title("left").startswith("layer 9")
+    assert len(drawn) == 8 and drawn[0].get_title("left").startswith("layer 1:")
+    assert drawn[-1].get_title("left").startswith("layer 10:")
     assert f"{length} written tokens to 18 audio embeddings" in maps.alt
     figure = writing.alignment(model, clip, written, weights[0])
     place = 0.1 * (int(weights[0, 0].argmax()) + 0.5)

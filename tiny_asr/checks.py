@@ -124,6 +124,8 @@ def describe(value) -> str:
         return f"{numbers:.0f}" if numbers % 1 == 0 else f"{numbers:.6g}"
     if numbers.size > 8:
         return f"numbers of shape {numbers.shape}"
+    if np.isfinite(numbers).all() and (numbers % 1 == 0).all():
+        numbers = numbers.astype(int)  # 5, not 5.
     return np.array2string(numbers, precision=4, suppress_small=True, separator=", ").replace(
         "\n", ""
     )

@@ -1,6 +1,7 @@
 """Notebook 06, evaluation: judges of the exercises, and the quiz."""
 
 import re
+import string
 
 import jiwer
 import numpy as np
@@ -68,16 +69,19 @@ def edits(answer) -> str:
 @exercise("06-wer")
 def wer(answer) -> str:
     """wer(errors, words) -> all errors / all words."""
-    for errors, words in (([1, 2], [10, 4]), ([0, 3, 0], [20, 2, 8]), ([2, 0, 1], [6, 3, 0])):
+    cases = (([1, 2], [10, 4]), ([0, 3, 0], [20, 2, 8]), ([2, 0, 1], [6, 3, 0]), ([3, 4], [1, 2]))
+    for errors, words in cases:
         total = sum(errors) / sum(words)
         rates = [e / w for e, w in zip(errors, words, strict=True) if w]
         causes = {
+            "a WER has no upper limit: words that nobody said count, too": min(1, total),
             "this is the mean of the clips' rates; sum first, divide once": sum(rates) / len(rates),
             "the mean of the clips' rates is another number; sum first, divide once": sum(rates)
             / len(words),
             "a fraction is asked for, not per cent": 100 * total,
             "this is the share of clips with an error": sum(e > 0 for e in errors) / len(errors),
             "divide by the words, not by the clips": sum(errors) / len(errors),
+            "a clip without words adds 0 words, not 1": sum(errors) / sum(max(1, w) for w in words),
             "errors count in clips without words as well": sum(
                 e for e, w in zip(errors, words, strict=True) if w
             )
@@ -97,6 +101,7 @@ def normal(answer) -> str:
         "wait--what? No. 7": "wait what no 7",
         "Señor,\tyou": "señor you",
         "take_2, please": "take 2 please",
+        "\u201cHello\u201d \u2014 he said": "hello he said",
     }
     for text, right in cases.items():
         lower = text.lower()
@@ -115,6 +120,9 @@ def normal(answer) -> str:
             "apostrophes are to be kept": " ".join(spaced.replace("'", " ").split()),
             "apostrophes are to be kept, like this one: don't": " ".join(
                 spaced.replace("'", "").split()
+            ),
+            "there is more punctuation than string.punctuation has: ask `isalnum`": " ".join(
+                lower.translate({ord(c): " " for c in string.punctuation if c != "'"}).split()
             ),
             "punctuation is still there": " ".join(lower.split()),
             "the underscore is no letter, though \\w in a regular expression takes it for one": (

@@ -374,7 +374,7 @@ def rate_view(model, audio, text_tokens: int, rate: int) -> Picture:
     positions = [str(row["positions"]) for row in rows]
     read.bar_label(bars, positions, fontsize=8)
     read.set(title="positions that the decoder reads")
-    read.legend(loc="upper right", fontsize=8)
+    read.legend(loc="upper right", fontsize=8, frameon=True, framealpha=1, edgecolor="none")
     millions = [row["parameters"] / 1e6 for row in rows]
     labels = [f"{number:.1f}" for number in millions]
     size.bar_label(size.bar(RATES, millions, color=ENCODER), labels, fontsize=8)

@@ -218,14 +218,15 @@ def luck_picture(result: Result, clips: int | None = None) -> Picture:
     low, high = interval(rates)
     figure = Picture(figsize=(WIDTH, 2.7), layout="constrained")
     axes = figure.subplots()
-    edges = np.arange(np.floor(rates.min()), np.ceil(rates.max()) + 1.1, 1.0)
+    edges = np.linspace(rates.min(), rates.max(), 25)
+    widest = resampled(result, SIZES[0]).max()  # one scale, so that the sizes can be compared
     axes.hist(rates, edges, color=TEXT, edgecolor="white")
     axes.axvspan(
         low, high, color=AUDIO, alpha=0.25, zorder=0, label=f"95 %: {low:.1f} to {high:.1f}"
     )
     axes.axvline(100 * result.wer, color=MARK, label=f"measured: {100 * result.wer:.1f}")
     axes.set(xlabel="WER in per cent", ylabel=f"of {many(RESAMPLES)} test sets")
-    axes.set(title=f"test sets of {many(count)} clips", xlim=(0, max(100, edges[-1])))
+    axes.set(title=f"test sets of {many(count)} clips", xlim=(0, np.ceil(widest)))
     axes.legend(loc="upper right")
     figure.alt = (
         f"Histogram of {RESAMPLES} WERs, each of {count} clips drawn anew: a bell around "

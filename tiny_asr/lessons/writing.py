@@ -314,7 +314,7 @@ def gaze_by_layer(weights: Tensor) -> Picture:
     figure = Picture(figsize=(WIDTH, 3.4), layout="constrained")
     grid, facts = figure.subplots(2, 4, sharex=True, sharey=True).flat, []
     for axes, layer in zip(grid, shown, strict=False):
-        facts.append(f"layer {layer}: order {in_order(weights[layer]):.2f}")
+        facts.append(f"layer {layer + 1}: order {in_order(weights[layer]):.2f}")
         axes.imshow(weights[layer].numpy(), cmap="viridis", **MAPS)
         axes.set(title=facts[-1])
     figure.supxlabel("audio embedding, one every 100 ms", size=9)
