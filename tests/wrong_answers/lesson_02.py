@@ -170,3 +170,13 @@ def training_bytes(frozen, trained):
 # %% 02-memory | frozen weights take room too
 def training_bytes(frozen, trained):
     return 16 * trained
+
+
+# %% 02-length | not always 3
+def frames_after(frames, kernel, stride, padding):
+    return (frames + 2 * padding - 3) // stride + 1
+
+
+# %% 02-length | n - kernel, one less
+def frames_after(frames, kernel, stride, padding):
+    return (frames + 2 * padding - (kernel - 1)) // stride + 1

@@ -14,12 +14,15 @@ from tiny_asr.quiz import Question
 @exercise("01-cost")
 def cost(numbers) -> str:
     """numbers(seconds, rate, hop, bins) -> how many numbers a log-mel spectrogram has."""
-    cases = ((1, 16_000, 160, 80), (3, 16_000, 160, 128), (2, 8_000, 80, 40))
+    cases = ((1, 16_000, 160, 80), (3, 16_000, 160, 128), (2, 8_000, 80, 40), (2, 16_000, 320, 80))
     for seconds, rate, hop, bins in cases:
         frames = seconds * rate // hop
         causes = {
             "there is one column of bins every `hop` samples, not at every sample": seconds
             * (rate * bins),
+            "100 frames a second are right for 16 000 / 160 only: use `rate` and `hop`": (
+                seconds * 100 * bins
+            ),
             "these are the frames; each holds `bins` numbers": frames,
             "these are the numbers of one second": rate // hop * bins,
         }

@@ -24,6 +24,7 @@ def length(frames_after) -> str:
         (8, 3, 1, 0),
         (11, 4, 3, 0),
         (3000, 3, 2, 1),
+        (20, 5, 1, 1),
     )
     for frames, kernel, stride, padding in cases:
         taken = frames + 2 * padding - kernel
@@ -31,6 +32,7 @@ def length(frames_after) -> str:
         one = torch.zeros(1, 1, kernel)
         right = F.conv1d(torch.zeros(1, 1, frames), one, stride=stride, padding=padding).shape[2]
         causes = {
+            "`kernel` is not always 3": (frames + 2 * padding - 3) // stride + 1,
             "the kernel's first place counts too: add 1 at the end": taken // stride,
             "the padding is on both sides": (frames + padding - kernel) // stride + 1,
             "a place that only a part of the kernel fits into is none: round down": math.ceil(
@@ -40,6 +42,7 @@ def length(frames_after) -> str:
             "the kernel takes up room: subtract its length": (frames + 2 * padding) // stride + 1,
             "without room for the kernel the padding is missing": (frames - kernel) // stride + 1,
             "divide by the stride": taken + 1,
+            "the last place of the left end is n - kernel, one less": (taken + 1) // stride + 1,
         }
         causes = {cause: value for cause, value in causes.items() if value != right}
         call = f"frames_after({frames}, {kernel}, {stride}, {padding})"
