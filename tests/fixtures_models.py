@@ -83,6 +83,11 @@ def strengthen(model: ASRModel) -> ASRModel:
     return model
 
 
+def parameters(module: torch.nn.Module) -> int:
+    """How many numbers a model holds."""
+    return sum(weight.numel() for weight in module.parameters())
+
+
 @once
 def pair_config(architecture: str = "smollm3") -> ASRConfig:
     """The config of random encoder and decoder."""

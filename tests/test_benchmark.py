@@ -85,8 +85,9 @@ def test_two_processes_are_compared_with_one():
     parts = {"encoder": str(encoder_dir()), "decoder": str(decoder_dir())}
     r = measure_gpus(
         2, "tiny", lambda line: None, utterances=4, **parts, device="cpu", dtype="auto",
-        batch_seconds=12.0, compile=False, workers=1,
+        batch_seconds=12.0, compile=False, workers=1, cached=True,
     )  # fmt: skip
+    assert r["cached"] and not r["compiled"]
     assert r["gain"] == pytest.approx(r["per_second_2"] / r["per_second_1"])
     assert r["efficiency"] == r["gain"] / 2 and r["processes"] == 2
 

@@ -204,6 +204,11 @@ def test_a_baseline_of_other_clips_is_refused_after_the_result_is_out(tiny_asr, 
     assert "not measured on the same rows" in err
 
 
+def test_benchmark_says_that_cached_belongs_to_gpus(tiny_asr):  # noqa: F811
+    status, out, err = tiny_asr("benchmark", "--cached")
+    assert (status, out) == (2, "") and "--cached came without --gpus" in err
+
+
 def test_benchmark_prints_a_table_or_json(tiny_asr):  # noqa: F811
     few = ("--utterances", "3", "--rounds", "1", "--batch-seconds", "12", "--device", "cpu")
     parts = ("--encoder", encoder_dir(), "--decoder", decoder_dir())

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 import torch
-from fixtures_models import noise, pair, talkative
+from fixtures_models import noise, pair, parameters, talkative
 from matplotlib.colors import to_hex
 from small_runs import TEXT, clips, final, small_run, train
 from torch import nn
@@ -18,11 +18,6 @@ from tiny_asr.lessons import learning, learning_plots, probing
 from tiny_asr.model import token_loss
 from tiny_asr.pictures import MARK
 from tiny_asr.runlog import read_log
-
-
-def parameters(model: nn.Module) -> int:
-    return sum(p.numel() for p in model.parameters())
-
 
 # Watching ----------------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from fixtures_models import noise, pair
+from fixtures_models import noise, pair, parameters
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -18,10 +18,6 @@ def count(run) -> int:
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         run()
     return counter.get_total_flops()
-
-
-def parameters(module: torch.nn.Module) -> int:
-    return sum(weight.numel() for weight in module.parameters())
 
 
 def test_sizes_of_the_full_pair_are_those_of_its_models():

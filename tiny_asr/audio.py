@@ -30,6 +30,7 @@ N_FFT = 400  # 25 ms of sound under one window: a few periods of the lowest voic
 HOP_LENGTH = 160  # 10 ms from one window to the next, so neighbours overlap
 MEL_FRAMES_PER_SECOND = SAMPLE_RATE // HOP_LENGTH  # 100
 SAMPLES_PER_ENCODER_FRAME = 2 * HOP_LENGTH  # 20 ms: the encoder's second convolution has stride 2
+ENCODER_FRAMES_PER_SECOND = SAMPLE_RATE // SAMPLES_PER_ENCODER_FRAME
 MAX_SECONDS = 30  # the encoder has position embeddings for this much and no more
 MAX_SAMPLES = MAX_SECONDS * SAMPLE_RATE  # 480 000
 

@@ -58,10 +58,10 @@ def place(choice) -> dict[str, str]:
 
 def parameters(config) -> dict[str, int]:
     """Parameters of each part of a pair; no weights are loaded."""
-    from tiny_asr.work import empty_parts
+    from tiny_asr.work import sizes
 
-    parts = empty_parts(config)
-    return {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
+    numbers = sizes(config)
+    return {part: numbers[part] for part in ("encoder", "decoder", "projector")}
 
 
 def memory_bytes(config, choice) -> int:

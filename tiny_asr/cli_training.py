@@ -301,6 +301,11 @@ def benchmark(
         )  # fmt: skip
         print(json.dumps(result, indent=2) if as_json else _gain(result))
         return
+    if cached:
+        raise ValueError(
+            "--cached came without --gpus; expected both: one GPU's training is measured with and "
+            "without a cache anyway"
+        )
     result = measure(
         model,
         data,

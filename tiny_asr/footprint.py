@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from tiny_asr.audio import ENCODER_FRAMES_PER_SECOND
 from tiny_asr.device import available_memory_bytes
 
 TEXT_TOKENS_PER_SECOND = 3.6  # of read English, with SmolLM3's tokenizer
@@ -47,7 +48,11 @@ def kept_bytes_per_second(model) -> float:
         model: an `ASRModel`; one clip of random numbers goes through projector and decoder.
     """
     config, device = model.config, model.device
-    frames = round(SECONDS * 50) // config.audio_downsample_rate * config.audio_downsample_rate
+    frames = (
+        round(SECONDS * ENCODER_FRAMES_PER_SECOND)
+        // config.audio_downsample_rate
+        * config.audio_downsample_rate
+    )
     encoder_output = torch.randn(1, frames, config.encoder_dim, device=device)
     labels = torch.ones(1, round(SECONDS * TEXT_TOKENS_PER_SECOND), dtype=torch.int64)
 

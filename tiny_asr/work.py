@@ -10,11 +10,10 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM
 
+from tiny_asr.audio import ENCODER_FRAMES_PER_SECOND
 from tiny_asr.config import ASRConfig
 from tiny_asr.encoder import EncoderOfCheckpoint
 from tiny_asr.projector import AudioProjector
-
-FRAMES_PER_SECOND = 50  # of the encoder
 
 
 def empty_parts(config: ASRConfig) -> dict[str, nn.Module]:
@@ -71,7 +70,7 @@ class Work:
 
     def audio(self, seconds: float) -> float:
         """A, the audio embeddings of so many seconds."""
-        return FRAMES_PER_SECOND * seconds / self.rate
+        return ENCODER_FRAMES_PER_SECOND * seconds / self.rate
 
     def positions(self, seconds: float, tokens: int = 0) -> float:
         """Positions of the decoder: prompt, audio embeddings and text."""
@@ -79,7 +78,7 @@ class Work:
 
     def encode(self, seconds: float) -> float:
         """FLOPs of the encoder. The first convolution has two positions for each frame."""
-        frames = FRAMES_PER_SECOND * seconds
+        frames = ENCODER_FRAMES_PER_SECOND * seconds
         convolutions = 2 * (2 * frames * self.sizes["conv1"] + frames * self.sizes["conv2"])
         attention = 4 * frames**2 * self.encoder.d_model * self.encoder.encoder_layers
         return convolutions + 2 * self.sizes["encoder layers"] * frames + attention

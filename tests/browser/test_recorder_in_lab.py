@@ -73,8 +73,7 @@ def test_a_recording_arrives_and_is_understood(page, folder, shots):
     waveform, printed = used(page, folder)
     page.screenshot(path=shots / "recorder_recorded.png")
     assert waveform.dtype == torch.float32
-    # A busy machine starts its microphone late.
-    assert SPEAKING_SECONDS / 2 < len(waveform) / 16_000 < SPEAKING_SECONDS + 2
+    assert SPEAKING_SECONDS - 0.5 < len(waveform) / 16_000 < SPEAKING_SECONDS + 2
     assert words_heard(printed) >= 5, printed
 
 
