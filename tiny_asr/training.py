@@ -9,6 +9,7 @@ A run can be killed at any moment: `resume=True` continues from the last checkpo
 the same weights as if nothing had happened.
 """
 
+import gc
 import math
 import signal
 import threading
@@ -155,6 +156,7 @@ class Trainer:
         s, state = self.settings, self._begin(resume)
         stream = self._stream()
         interval = Interval(state)
+        gc.freeze()  # else Python looks through the models' many objects again and again
         with self._stop_on_signal():
             while state.utterances < s.max_utterances:
                 before = state.utterances

@@ -3,16 +3,19 @@
     python data/prepare/encoder.py --speech FOLDER --teacher openai/whisper-tiny.en
 
 writes `model.safetensors` (float16) and `log.csv` into `data/models/tiny-encoder/`. It learns from
-two teachers at once:
+two teachers at once, and with `--transcribe` from a third:
 
 distillation   each frame predicts, through a linear layer, what the encoder of whisper-tiny.en puts
                out for it (Hinton et al. 2015). That needs sound only, no transcripts. The student
                hears the sound with noise, echo and masks, the teacher without;
 CTC            each frame predicts a piece of the tiny tokenizer or nothing (Graves et al. 2006),
                and half-way up a letter or nothing (Lee and Watanabe 2021), where there is a
-               transcript. Nothing is the id of `<|silence|>`.
+               transcript. Nothing is the id of `<|silence|>`;
+transcription  the frozen tiny-decoder writes the transcript, through a projector that learns at the
+               same time; what it would rather have heard goes back into the encoder. So Whisper
+               itself was trained (Radford et al. 2022), but for the decoder, which learnt too.
 
-The three linear layers are thrown away afterwards. No weight of the teacher is copied.
+The linear layers and the projector are thrown away afterwards. No weight of the teacher is copied.
 
 All sound lies on the device, and everything after decoding is done there: augmentation for a whole
 batch at once, on waveforms, on the power spectrum, on the mel.
@@ -38,22 +41,28 @@ from steps import save_half, set_learning_rate, share_done
 from text import CHECKOUT, SHARED, WORK
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoConfig, AutoTokenizer
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from tiny_asr.audio import HOP_LENGTH, N_FFT, SAMPLE_RATE, _spectrogram_and_filters
 from tiny_asr.data import load_data
+from tiny_asr.decoder import IGNORE
 from tiny_asr.encoder import HUB_PREFIX, AudioEncoder, EncoderOfCheckpoint
 from tiny_asr.evaluation import normalise
+from tiny_asr.model import ASRModel, token_loss
 
 LETTERS = " abcdefghijklmnopqrstuvwxyz'0123456789"  # 0 is CTC's nothing, the space is 1
-REAL_SHARE = 0.45  # of batches
+REAL_SHARE = 0.45
 SPEEDS = (84, 92, 100, 100, 108, 116)  # per cent
 MULTIPLE = 1600  # samples; lengths are rounded up to it
 LONGEST = 30  # seconds, at any speed: Whisper's window
 COLUMNS = ("step", "clips", "hours", "seconds", "distillation", "ctc", "letters", "wer_dev")
+COLUMNS += ("transcription", "transcription_dev")
 # Of the losses. Beside CTC, distillation with 1 learns nothing: see README.md.
-WEIGHTS = {"distillation": 20.0, "ctc": 0.4, "letters": 0.2}
+WEIGHTS = {"distillation": 20.0, "ctc": 0.4, "letters": 0.2, "transcription": 1.0}
+
+SETTLING = 300  # steps in which new output layers learn alone, lest they spoil what --init knows
 
 
 class Clips:
@@ -71,6 +80,7 @@ class Clips:
         ids = tokenizer(self.texts).input_ids if self.texts else []
         self.pieces = [torch.tensor(i, dtype=torch.long) for i in ids]
         self.letters = [torch.tensor([LETTERS.index(c) + 1 for c in t]).long() for t in self.texts]
+        self.labels = [torch.tensor([*p, tokenizer.eos_token_id]) for p in self.pieces]
         self.ends = np.cumsum(self.lengths.numpy() / SAMPLE_RATE)  # seconds
         self.by_speed = {100: (self.samples, self.starts)}
 
@@ -260,10 +270,17 @@ def warped(power: Tensor, factor: Tensor) -> Tensor:
 
 
 class Student(nn.Module):
-    """The encoder to be, and the linear layers that are thrown away after training."""
+    """The encoder to be, and what is thrown away after training: linear layers and a projector.
 
-    def __init__(self, config, teacher_dim: int, vocabulary: int):
+    Args:
+        pair: a recogniser whose frozen decoder is to write down what the encoder hears, through
+            a projector that learns with it; None to do without.
+    """
+
+    def __init__(self, config, teacher_dim: int, vocabulary: int, pair: ASRModel | None = None):
         super().__init__()
+        self.decoder = pair and pair.decoder
+        self.projector = pair and pair.audio_projector
         self.encoder = AudioEncoder(WhisperEncoder(config))
         self.encoder.whisper.requires_grad_(True)
         self.encoder.whisper.embed_positions.requires_grad_(False)  # sinusoids
@@ -272,15 +289,27 @@ class Student(nn.Module):
         self.to_pieces = nn.Linear(config.d_model, vocabulary)
         self.to_letters = nn.Linear(config.d_model, len(LETTERS) + 1)
 
-    def forward(self, sound: Heard) -> tuple[Tensor, Tensor, Tensor]:
-        """Predictions of the teacher's frames, pieces (logits) and letters (logits)."""
+    def forward(self, sound: Heard, apart: bool = False) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Predictions of the teacher's frames, pieces (logits), letters (logits); the output.
+
+        `apart`: the losses of the three predictions teach their own layers only.
+        """
         hidden, mask = self.encoder.embed(sound.student, 2 * sound.encoder_frames)
         for number, layer in enumerate(self.encoder.whisper.layers, 1):
             hidden = layer(hidden, mask)
             if number == self.half_way:
-                letters = self.to_letters(F.layer_norm(hidden, hidden.shape[-1:]))
+                half = hidden.detach() if apart else hidden
+                letters = self.to_letters(F.layer_norm(half, half.shape[-1:]))
         hidden = self.encoder.whisper.layer_norm(hidden)
-        return self.to_teacher(hidden), self.to_pieces(hidden), letters
+        output = hidden.detach() if apart else hidden
+        return self.to_teacher(output), self.to_pieces(output), letters, hidden
+
+    def transcription_loss(self, hidden: Tensor, frames: Tensor, labels: list[Tensor]) -> Tensor:
+        """Nats a token of the true transcripts, as the frozen decoder writes them."""
+        labels = pad_sequence(labels, batch_first=True, padding_value=IGNORE).to(hidden.device)
+        lengths = frames // self.projector.audio_downsample_rate
+        logits = self.decoder.text_logits(self.projector(hidden), lengths, labels)
+        return token_loss(logits, labels)
 
 
 def ctc_loss(logits: Tensor, frames: Tensor, targets: list[Tensor], blank: int) -> Tensor:
@@ -319,6 +348,14 @@ def main() -> None:
     parser.add_argument("--dev", type=Path, default=speech / "dev.parquet")
     parser.add_argument("--out", type=Path, help="where weights and log go (--model)")
     parser.add_argument("--init", type=Path, help="model.safetensors of an earlier run")
+    parser.add_argument(
+        "--transcribe", help="a pair (tiny) whose decoder writes down what the encoder hears"
+    )
+    for name in ("distillation", "transcription"):
+        parser.add_argument(
+            f"--{name}", type=float, default=WEIGHTS[name], help="its loss's weight"
+        )
+    parser.add_argument("--real-share", type=float, default=REAL_SHARE, help="of the batches")
     parser.add_argument("--steps", type=int, default=6000)
     parser.add_argument("--batch-seconds", type=float, default=1000.0)
     parser.add_argument("--minutes", type=float, default=math.inf, help="stop then at the latest")
@@ -355,7 +392,8 @@ def main() -> None:
     config.dropout = 0.05
     teacher = EncoderOfCheckpoint.from_pretrained(a.teacher, key_mapping=HUB_PREFIX)
     teacher = AudioEncoder(teacher.to(device))
-    student = Student(config, teacher.whisper.config.d_model, len(tokenizer)).to(device)
+    pair = a.transcribe and ASRModel.from_pretrained(a.transcribe)
+    student = Student(config, teacher.whisper.config.d_model, len(tokenizer), pair).to(device)
     if a.init is not None:
         weights = load_file(a.init)
         own = student.encoder.whisper.state_dict()
@@ -382,24 +420,31 @@ def main() -> None:
 
     mean, scale = standardise(teach, listening, [real, made], rng)
 
-    def dev_wer() -> float:
-        """WER of the pieces' likeliest path on real speech, without any language model."""
+    def measure() -> dict[str, float]:
+        """On real speech: WER of the pieces' likeliest path, without any language model; and the
+        transcription loss."""
         student.eval()
-        heard, said = [], []
+        heard, said, written = [], [], []
         for start in range(0, len(dev), 16):
             rows = np.arange(start, min(start + 16, len(dev)))
             sound = listening(*dev.waveforms(rows, LONGEST), False)
+            labels = [dev.labels[clip] for clip in rows]
             with torch.no_grad(), precision:
-                path = student(sound)[1].argmax(-1).cpu()
+                _, pieces, _, hidden = student(sound)
+                path = pieces.argmax(-1).cpu()
+                if pair:
+                    loss = student.transcription_loss(hidden, sound.encoder_frames, labels)
+                    written += [loss.item()] * len(rows)
             for row, clip in enumerate(rows):
                 ids = path[row, : int(sound.encoder_frames[row])].unique_consecutive()
                 heard.append(normalise(tokenizer.decode(ids[ids != blank])))
                 said.append(normalise(dev.texts[clip]))
-        return jiwer.wer(said, heard)
+        found = {"wer_dev": round(jiwer.wer(said, heard), 4)}
+        return found | ({"transcription_dev": round(float(np.mean(written)), 4)} if pair else {})
 
     sources = [(real, True), (silent, False), (noise, False), (made, True)]
     real_seconds = [c.ends[-1] for c in (real, silent)]
-    shares = np.array([*(REAL_SHARE * np.array(real_seconds) / sum(real_seconds)), 0.03, 0])
+    shares = np.array([*(a.real_share * np.array(real_seconds) / sum(real_seconds)), 0.03, 0])
     shares[3] = 1 - shares.sum()
     began, recent, seen, heard_seconds = time.time(), {k: [] for k in WEIGHTS}, 0, 0.0
     done = 0.0
@@ -416,15 +461,21 @@ def main() -> None:
             goal = (teach(sound) - mean) / scale
             student.encoder.whisper.train()
             with precision:
-                guess, pieces, letters = student(sound)
+                apart = a.init is not None and step < SETTLING
+                guess, pieces, letters, hidden = student(sound, apart)
             frames = sound.encoder_frames
             losses = {"distillation": distillation_loss(guess, goal, frames)}
             if transcribed:
                 losses["ctc"] = ctc_loss(pieces, frames, [source.pieces[r] for r in rows], blank)
                 spelt = [source.letters[r] for r in rows]
                 losses["letters"] = ctc_loss(letters, frames, spelt, 0)
+            if pair and source is not silent:  # where nobody speaks: the end token, at once
+                with precision:
+                    labels = [source.labels[r] for r in rows]
+                    losses["transcription"] = student.transcription_loss(hidden, frames, labels)
             # CTC joins over the first tenth: at first it is so large that nothing else is learnt.
             weights = WEIGHTS | {n: WEIGHTS[n] * min(1.0, 10 * done) for n in ("ctc", "letters")}
+            weights |= {"transcription": a.transcription, "distillation": a.distillation}
             sum(weights[name] * loss for name, loss in losses.items()).backward()
             torch.nn.utils.clip_grad_norm_(trained, 1.0)
             done = share_done(step, a.steps, began, a.minutes)
@@ -438,7 +489,7 @@ def main() -> None:
             row = {"step": step + 1, "clips": seen, "hours": round(heard_seconds / 3600, 1)}
             row["seconds"] = round(time.time() - began, 1)
             row |= {n: round(torch.stack(v).mean().item(), 4) for n, v in recent.items() if v}
-            row["wer_dev"] = round(dev_wer(), 4)
+            row |= measure()
             log.writerow(row)
             file.flush()
             print("  ".join(f"{k} {v}" for k, v in row.items()), flush=True)
