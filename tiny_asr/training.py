@@ -156,8 +156,7 @@ class Trainer:
         s, state = self.settings, self._begin(resume)
         stream = self._stream()
         interval = Interval(state)
-        gc.freeze()  # else Python looks through the models' many objects again and again
-        with self._stop_on_signal():
+        with self._stop_on_signal(), _collecting_new_objects_only():
             while state.utterances < s.max_utterances:
                 before = state.utterances
                 stop = self._step([next(stream) for _ in range(s.accumulation)])
@@ -381,6 +380,16 @@ class Trainer:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler or signal.SIG_DFL)
+
+
+@contextmanager
+def _collecting_new_objects_only() -> Iterator[None]:
+    """Else Python's garbage collector goes through the models' many objects again and again."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def _exit(number: int) -> None:
