@@ -15,7 +15,8 @@ transcription  the frozen tiny-decoder writes the transcript, through a projecto
                same time; what it would rather have heard goes back into the encoder. So Whisper
                itself was trained (Radford et al. 2022), but for the decoder, which learnt too.
 
-The linear layers and the projector are thrown away afterwards. No weight of the teacher is copied.
+The linear layers are thrown away afterwards; the projector lies in the folder `pair` beside the
+log, to begin a `tiny-asr train` with. No weight of the teacher is copied.
 
 All sound lies on the device, and everything after decoding is done there: augmentation for a whole
 batch at once, on waveforms, on the power spectrum, on the mel.
@@ -270,7 +271,7 @@ def warped(power: Tensor, factor: Tensor) -> Tensor:
 
 
 class Student(nn.Module):
-    """The encoder to be, and what is thrown away after training: linear layers and a projector.
+    """The encoder to be, and what it needs for learning: linear layers, a decoder, a projector.
 
     Args:
         pair: a recogniser whose frozen decoder is to write down what the encoder hears, through
@@ -496,6 +497,8 @@ def main() -> None:
             recent = {k: [] for k in WEIGHTS}
             if (step + 1) % (4 * a.log_every) == 0 or done >= 1:
                 save(student, out)
+                if pair:
+                    pair.save_pretrained(out / "pair")
             if done >= 1:
                 break
     print(f"saved {out}", flush=True)
