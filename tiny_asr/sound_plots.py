@@ -89,7 +89,7 @@ def spectrograms(clips: dict[str, Tensor], top: int = 8000) -> Picture:
     for axes in panels[:-1]:
         axes.tick_params(labelbottom=False)
     panels[-1].set(xlabel="time in s")
-    figure.colorbar(image, ax=list(panels), label="dB below the loudest", pad=0.01)
+    figure.colorbar(image, ax=list(panels), label="dB, the loudest = 0", pad=0.01)
     figure.alt = (
         f"Spectrograms up to {top} Hz. The strongest frequency at a quarter, a half and three "
         f"quarters of the time: {'; '.join(loudest)}."
@@ -142,7 +142,7 @@ def instants(waveform: Tensor, moments: dict[str, float]) -> Picture:
     for edge, label in ((4, "8 kHz rate ends"), (8, "16 kHz rate ends")):
         axes.axvline(edge, color="black", linestyle="--", linewidth=1)
         axes.annotate(label, (edge, 4), ha="right", xytext=(-3, 0), textcoords="offset points")
-    axes.set(xlabel="frequency in kHz", ylabel="dB below its peak", xlim=(0, 8.05), ylim=(-80, 12))
+    axes.set(xlabel="frequency in kHz", ylabel="dB, its peak = 0", xlim=(0, 8.05), ylim=(-80, 12))
     axes.legend(loc="upper left", bbox_to_anchor=(0.1, 1.0))
     axes.set_title("one frame of 25 ms each")
     figure.alt = f"Spectra of single frames from 0 to 8 kHz. {'; '.join(facts)}."
@@ -176,7 +176,7 @@ def windows(waveform: Tensor, start: float, tone: float = 1020.0) -> Picture:
     for name, window, color in (("cut", torch.ones(N_FFT), MARK), ("window", hann, SOUND)):
         hertz, levels[name] = _frame_spectrum(wave, window)
         right.plot(hertz / 1000, levels[name], color=color, linewidth=0.8, label=name)
-    right.set(xlabel="frequency in kHz", ylabel="dB below the peak", xlim=(0, 4), ylim=(-100, 5))
+    right.set(xlabel="frequency in kHz", ylabel="dB, the peak = 0", xlim=(0, 4), ylim=(-100, 5))
     right.legend(loc="upper right")
     right.set_title(f"spectrum of a tone of {tone:.0f} Hz")
     far = (hertz > 3000) & (hertz < 4000)

@@ -227,7 +227,7 @@ class Trace:
                     "stage": name,
                     "axes": recorded.stage.shape,
                     "shape": " x ".join(map(str, recorded.tensor.shape)),
-                    "numbers/s": f"{recorded.tensor.numel() / seconds:,.0f}".replace(",", " "),
+                    "numbers/s": _rate(recorded, seconds),
                     "meaning": recorded.stage.meaning,
                 }
                 for name, recorded in self.stages.items()
@@ -246,10 +246,18 @@ class Trace:
         lines = []
         for row in self.table().rows:
             lines.append(f"{row['stage']:<18} {row['shape']:<18} {row['axes']}")
-            lines.append(f"{'':<18} {row['numbers/s'] + ' numbers/s':<18} {row['meaning']}")
+            rate = row["numbers/s"] if "V" in row["axes"] else row["numbers/s"] + " numbers/s"
+            lines.append(f"{'':<18} {rate:<18} {row['meaning']}")
         notes = textwrap.wrap(repr(self.text), 60) + textwrap.wrap(self.warning, 60)
         lines += [f"{'' if i else 'text':<18} {note}" for i, note in enumerate(notes)]
         return "\n".join(lines)
+
+
+def _rate(recorded: Recorded, seconds: float) -> str:
+    """Numbers a second; of scores for the vocabulary, numbers a token."""
+    if "V" in recorded.stage.axes:
+        return f"{recorded.tensor.shape[-1]:,} a token".replace(",", " ")
+    return f"{recorded.tensor.numel() / seconds:,.0f}".replace(",", " ")
 
 
 @dataclass(frozen=True)

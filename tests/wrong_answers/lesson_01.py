@@ -77,6 +77,50 @@ def hz_to_mel(hertz):
     return 3 * hertz / 200 if hertz < 1000 else 15 + 27 * math.log(hertz / 1000)
 
 
+# %% 01-mel | this is the formula of HTK
+def hz_to_mel(hertz):
+    return 1127 * math.log(1 + hertz / 700)
+
+
+# %% 01-mel | HTK's formula has 1 + f / 700
+def hz_to_mel(hertz):
+    return 2595 * math.log10(hertz / 700)
+
+
+# %% 01-mel | 2595 goes with log10 and 1127 with ln
+def hz_to_mel(hertz):
+    return 2595 * math.log(1 + hertz / 700)
+
+
+# %% 01-mel | below 1000 Hz the scale is straight
+def hz_to_mel(hertz):
+    return 15 + 27 * math.log(hertz / 1000) / math.log(6.4)
+
+
+# %% 01-mel | the straight part is upside down
+def hz_to_mel(hertz):
+    if hertz < 1000:
+        return 200 * hertz / 3
+    return 15 + 27 * math.log(hertz / 1000) / math.log(6.4)
+
+
+# %% 01-mel | above 1000 Hz the scale is logarithmic
+def hz_to_mel(hertz):
+    return 3 * hertz / 200
+
+
+# %% 01-mel | divide by ln 6.4, not by 6.4
+def hz_to_mel(hertz):
+    return 3 * hertz / 200 if hertz < 1000 else 15 + 27 * math.log(hertz / 1000) / 6.4
+
+
+# %% 01-mel | one logarithm is to the base 10
+def hz_to_mel(hertz):
+    if hertz < 1000:
+        return 3 * hertz / 200
+    return 15 + 27 * math.log10(hertz / 1000) / math.log(6.4)
+
+
 # %% 01-filters | scale each by 2 / (right - left)
 def mel_filters(corners, frequencies):
     rows = []
@@ -127,6 +171,37 @@ def compress(power):
 def compress(power):
     loud = power.clamp(min=1e-10).log10()
     return torch.maximum(loud, loud.max() - 8)
+
+
+# %% 01-log | clamp to 1e-10 first
+def compress(power):
+    loud = power.log10()
+    return (torch.maximum(loud, loud.max() - 8) + 4) / 4
+
+
+# %% 01-log | `minimum` lowers what is loud
+def compress(power):
+    loud = power.clamp(min=1e-10).log10()
+    return (torch.minimum(loud, loud.max() - 8) + 4) / 4
+
+
+# %% 01-log | not of each row
+def compress(power):
+    loud = power.clamp(min=1e-10).log10()
+    loudest = loud.max(dim=-1, keepdim=True).values
+    return (torch.maximum(loud, loudest - 8) + 4) / 4
+
+
+# %% 01-log | leave out the factor 10
+def compress(power):
+    loud = 10 * power.clamp(min=1e-10).log10()
+    return (torch.maximum(loud, loud.max() - 80) + 4) / 4
+
+
+# %% 01-log | needs its brackets
+def compress(power):
+    loud = power.clamp(min=1e-10).log10()
+    return torch.maximum(loud, loud.max() - 8) + 4 / 4
 
 
 # %% 01-cost | 100 frames a second

@@ -1,10 +1,13 @@
 """Notebook 00, one clip all the way: judges of the exercises, and the quiz."""
 
+import math
+from difflib import get_close_matches
+
 import torch
 from torch import nn
 
 from tiny_asr.audio import SAMPLES_PER_ENCODER_FRAME
-from tiny_asr.checks import Wrong, exercise, expect
+from tiny_asr.checks import Wrong, describe, exercise, expect
 from tiny_asr.quiz import Question
 
 ORDER = (
@@ -20,7 +23,17 @@ ORDER = (
 @exercise("00-order")
 def order(names) -> str:
     """The six stages as a list, from sound to text."""
-    expect("order", sorted(names), sorted(ORDER))
+    if not isinstance(names, list | tuple):
+        raise Wrong(f"order is {describe(names)}; expected a list of the six names.")
+    for name in names:
+        if name not in ORDER:
+            close = get_close_matches(str(name), ORDER, n=1)
+            meant = f", perhaps {close[0]!r}" if close else ""
+            raise Wrong(f"no stage is called {name!r}; expected one of the six names{meant}.")
+        if names.count(name) > 1:
+            raise Wrong(f"order holds {name} {names.count(name)} times; expected each stage once.")
+    if missing := [name for name in ORDER if name not in names]:
+        raise Wrong(f"order has {len(names)} of the six stages; missing: {', '.join(missing)}.")
     reasons = {
         "waveform": "everything begins with samples of air pressure",
         "log_mel": "the encoder reads a picture, and that is made from the samples",
@@ -41,6 +54,8 @@ def lengths(answer) -> str:
     for samples, rate in ((48_000, 5), (47_687, 5), (1, 5), (16_000, 4)):
         embeddings = -(-samples // (SAMPLES_PER_ENCODER_FRAME * rate))
         fewer = samples // (SAMPLES_PER_ENCODER_FRAME * rate)
+        frames = -(-samples // SAMPLES_PER_ENCODER_FRAME)
+        right = (2 * rate * embeddings, rate * embeddings, embeddings)
         fives = -(-samples // (SAMPLES_PER_ENCODER_FRAME * 5))
         causes = {
             "no sound may be dropped: round the embeddings up, not down": tuple(
@@ -57,8 +72,21 @@ def lengths(answer) -> str:
                 embeddings,
             ),
             "`rate` is not always 5": (10 * fives, 5 * fives, fives),
+            "they are in the wrong order: F first, then T, then A": right[::-1],
+            "`// n + 1` counts one too many where the samples fit exactly; `-(-a // n)` does not": (
+                tuple((fewer + 1) * each for each in (2 * rate, rate, 1))
+            ),
+            "only A is rounded up: T is `rate` times A, and F twice T": (
+                -(-samples // 160),
+                frames,
+                -(-frames // rate),
+            ),
+            "`/` leaves fractions; these are counts, and A is rounded up": (
+                samples / 160,
+                samples / SAMPLES_PER_ENCODER_FRAME,
+                samples / (SAMPLES_PER_ENCODER_FRAME * rate),
+            ),
         }
-        right = (2 * rate * embeddings, rate * embeddings, embeddings)
         expect(f"lengths({samples}, {rate})", answer(samples, rate), right, causes)
     return "Even a single sample becomes one audio embedding."
 
@@ -68,6 +96,7 @@ def instant(embedding_at) -> str:
     """embedding_at(seconds) -> which audio embedding, of 100 ms each, holds an instant."""
     for seconds in (0.0, 0.05, 0.1, 0.29, 0.3, 0.7, 1.0, 2.95):
         right = int(round(seconds * 16_000) // 1600)
+        sample = round(seconds * 16_000)
         causes = {
             "0.3 / 0.1 is 2.9999999999999996: count whole samples, or multiply by 10": int(
                 seconds / 0.1
@@ -75,7 +104,13 @@ def instant(embedding_at) -> str:
             "an instant belongs to the embedding that has begun, so round down": round(
                 seconds * 10
             ),
+            "this rounds up; at 0.05 s embedding 0 has begun, and 1 has not": math.ceil(
+                seconds * 10
+            ),
             "the first one has the number 0": right + 1,
+            "this is no whole number yet: round it down": seconds * 10,
+            "this is the number of the sample; an embedding holds 1600 of them": sample,
+            "these are mel frames of 10 ms; an embedding holds 10": int(seconds * 100),
             "these are encoder frames of 20 ms; an embedding holds 5": int(seconds * 50),
         }
         expect(f"embedding_at({seconds})", embedding_at(seconds), right, causes)
@@ -91,8 +126,12 @@ def trained(trained_share) -> str:
     causes = {
         "this is the frozen share": 279 / 300,
         "count numbers (`.numel()`), not tensors": 2 / 4,
+        "`len(p)` counts the rows of a matrix, `p.numel()` its numbers": 2 / 20,
         "divide by all parameters, not by the frozen ones": 21 / 279,
         "this is a count; divide it by all parameters": 21,
+        "this is upside down: the trained ones over all": 300 / 21,
+        "this is in per cent; a share is between 0 and 1": 7,
+        "`//` drops the fraction; divide with `/`": 0,
         "frozen parameters count as not trained: look at `requires_grad`": 1,
     }
     call = "trained_share(<279 frozen and 21 trained parameters>)"
@@ -113,11 +152,11 @@ QUIZ = [
         "b",
     ),
     Question(
-        "3 seconds of sound are 48 000 samples. How many positions of them does the decoder read?",
+        "A clip lasts 3 seconds. How many audio embeddings does the projector make of it?",
         {
-            "300": "These are the mel frames, 100 a second.",
-            "150": "These are the encoder frames, 50 a second.",
-            "30": "10 audio embeddings a second: 5 frames of 20 ms in each.",
+            "300": "These are the mel frames, 100 a second: the encoder reads them.",
+            "150": "These are the encoder frames, 50 a second: the projector reads them.",
+            "30": "10 a second, each made of 5 encoder frames of 20 ms: the decoder reads them.",
         },
         "c",
     ),
@@ -136,11 +175,11 @@ QUIZ = [
     Question(
         "How does the decoder write the transcript?",
         {
-            "all tokens at once": "Each choice depends on the tokens before it.",
-            "one token at a time, from the audio and all that it has written": "That is what "
+            "all tokens at once": "It can't: each token is chosen after the tokens before it.",
+            "one token at a time, from the audio and the tokens written so far": "That is what "
             "autoregressive means.",
-            "one word for each audio embedding": "Sound and text need not have the same length: "
-            "30 embeddings may be 9 words.",
+            "one word for each audio embedding": "Then our clip, 30 embeddings, would be 30 words. "
+            "It has 11: the decoder itself decides when the text ends.",
         },
         "b",
     ),

@@ -73,15 +73,27 @@ def frames(frame) -> str:
 @exercise("01-mel")
 def mel(hz_to_mel) -> str:
     """hz_to_mel(hertz) -> Slaney's mel of a frequency."""
-    for hertz in (0, 200, 440, 1_000, 2_000, 6_400, 8_000):
+    # 0 comes last: there a logarithm stops the code, and the line would not say why
+    for hertz in (200, 440, 1_000, 2_000, 6_400, 8_000, 0):
         ratio = max(hertz, 1e-9) / 1_000
-        htk = hertz_to_mel(float(hertz), "htk")
+        mixed = "2595 goes with log10 and 1127 with ln; but that is HTK's formula, not ours"
+        curve = 15 + 27 * math.log(ratio) / math.log(6.4)
         causes = {
-            "this is the formula of HTK; ours is straight below 1000 Hz": htk,
+            "this is the formula of HTK; ours is straight below 1000 Hz": hertz_to_mel(
+                float(hertz), "htk"
+            ),
+            "HTK's formula has 1 + f / 700; but ours is straight below 1000 Hz": 2595
+            * math.log10(max(hertz, 1e-9) / 700),
+            mixed: 2595 * math.log(1 + hertz / 700),
+            "below 1000 Hz the scale is straight: 3 f / 200": curve,
+            "the straight part is upside down: 3 f / 200": 200 * hertz / 3,
             "above 1000 Hz the scale is logarithmic": 3 * hertz / 200,
             "the curve above 1000 Hz begins at 15": 27 * math.log(ratio) / math.log(6.4),
             "the logarithm is to be divided by ln 6.4": 15 + 27 * math.log(ratio),
+            "divide by ln 6.4, not by 6.4": 15 + 27 * math.log(ratio) / 6.4,
             "the logarithm is to the base 6.4, not 10": 15 + 27 * math.log10(ratio),
+            "one logarithm is to the base 10: take ln (`math.log`) for both": 15
+            + 27 * math.log10(ratio) / math.log(6.4),
         }
         right = hertz_to_mel(float(hertz), "slaney")
         expect(f"hz_to_mel({hertz})", hz_to_mel(hertz), right, causes)
@@ -137,9 +149,18 @@ def log(compress) -> str:
         loud, natural = power.clamp(min=1e-10).log10(), power.clamp(min=1e-10).log()
         floored = torch.maximum(loud, loud.max() - 8)
         natural = torch.maximum(natural, natural.max() - 8)
+        rows = torch.maximum(loud, loud.amax(dim=-1, keepdim=True) - 8)
         causes = {
             "this is the natural logarithm; take log10": (natural + 4) / 4,
             "nothing may lie more than 8 below the loudest": (loud + 4) / 4,
+            "`minimum` lowers what is loud; `maximum` lifts what is soft": (
+                torch.minimum(loud, loud.max() - 8) + 4
+            )
+            / 4,
+            "the loudest value is that of the whole tensor, not of each row": (rows + 4) / 4,
+            "these are decibels: leave out the factor 10, and the 80 dB are 8": (10 * floored + 4)
+            / 4,
+            "add 4 first, then divide: (x + 4) / 4 needs its brackets": floored + 4 / 4,
             "the last step, (x + 4) / 4, is missing": floored,
             "the logarithm of 0 is minus infinity: clamp to 1e-10 first": (power.log10() + 4) / 4,
             "the floor is 8 below the loudest value, not at -8": (loud.clamp(min=-8) + 4) / 4,
