@@ -64,7 +64,16 @@ def test_a_right_answer_gets_a_tick_whatever_its_type(say, expected, answer):
         (0.5, None, "gave None; expected 0.5. Likely cause: the function does not return"),
         ([1, 2], [1, 2, 3], "gave [1, 2, 3]; expected [1, 2]."),
         (torch.zeros(4, 4), torch.zeros(4, 5), "shape (4, 5); expected numbers of shape (4, 4)."),
-        (torch.eye(3), torch.ones(3, 3), ": 6 of 9 numbers are off, the first at [0, 1]: 1, not 0"),
+        (
+            torch.eye(3),
+            torch.ones(3, 3),
+            "gave the right shape (3, 3), but other values: "
+            "1 at [0, 1], expected 0 (6 of 9 are off).",
+        ),
+        ([1, 2], [1, 3], "gave [1, 3]; expected [1, 2]: 3 at [1], expected 2 (1 of 2 are off)."),
+        ([0.5, 0.00001], [0.5, 0.0004], "gave [0.5, 0.0004]; expected [0.5, 0.]: 0.0004 at [1]"),
+        ([1e-5, 0.1], [4e-5, 0.1], "the right shape (2,), but other values: 4e-05 at [0], "),
+        (list("abc") * 30, list("abc") * 29, "...; expected something else."),
         (2, "two", "gave 'two'; expected 2"),
         ("abc", 7, "gave 7; expected 'abc'"),
         ([1, 2], [[1], [1, 2]], "gave [[1], [1, 2]]; expected [1, 2]"),
@@ -79,6 +88,14 @@ def test_a_wrong_answer_is_told_what_came_and_what_was_expected(say, expected, a
 def test_a_known_mistake_is_named(say):
     line = say(equals(6, sum=5, off_by_one=7), lambda: 7)
     assert line == "✗ 01-ours: f() gave 7; expected 6. Likely cause: off_by_one."
+
+
+def test_a_known_mistake_in_many_numbers_is_named_with_the_first_of_them(say):
+    line = say(equals(torch.zeros(3, 4), ones=torch.ones(3, 4)), lambda: torch.ones(3, 4))
+    assert line == (
+        "✗ 01-ours: f() gave the right shape (3, 4), but other values: "
+        "1 at [0, 0], expected 0. Likely cause: ones."
+    )
 
 
 def test_code_that_stops_is_told_where(say):
@@ -98,6 +115,24 @@ def test_an_answer_that_cannot_be_called_is_told_so(say):
 def test_an_exercise_that_nobody_declared_is_a_mistake_of_the_authors(identifier):
     with pytest.raises(ValueError, match="came; expected"):
         checks.check(identifier, ...)
+
+
+@pytest.mark.parametrize(
+    ("token", "words"),
+    [(int, "right. The same few lines write"), (torch.tensor, "right. Its tokens are tensors")],
+)
+def test_tokens_that_are_tensors_are_right_and_told_of_int(capsys, token, words):
+    def write(next_logits, prompt, end, most):
+        ids = list(prompt)
+        while len(ids) < len(prompt) + most and (new := next_logits(ids).argmax()) != end:
+            ids.append(token(int(new)))
+        return ids[len(prompt) :]
+
+    checks.check("04-greedy", write)
+    line = capsys.readouterr().out
+    assert line.startswith(f"✓ 04-greedy: {words}") and ("`int(token)`" in line) == (
+        token is not int
+    )
 
 
 QUESTION = Question("Is <b> bold?", {"no": "It is.", "yes & so on": "So it is."}, "b")

@@ -222,6 +222,26 @@ def test_scores_find_the_place_where_a_fact_is():
     assert scores["told"][0] > 0.6 and abs(scores["told"][1]) < 0.1
     assert all(score < 0.1 for score in scores["silent"])
     assert "told: 0." in probing.probe_view(scores, ["here", "nowhere"]).alt
+    control = {"told": [0.123, 0.0], "silent": [0.0, 0.0]}
+    alt = probing.probe_view(scores, ["here", "nowhere"], control).alt
+    assert "four dashed ones" in alt and "untrained 0.12, 0.00" in alt
+
+
+def test_the_untrained_twin_differs_in_the_encoders_weights_alone(model):
+    before = {name: weight.clone() for name, weight in model.encoder.state_dict().items()}
+    state = torch.get_rng_state()
+    twin, again, other = (probing.untrained_twin(model, seed) for seed in (0, 0, 1))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert twin.decoder is model.decoder and twin.encoder is not model.encoder
+    assert not any(p.requires_grad for p in twin.encoder.parameters())
+    rows = zip(*(m.encoder.state_dict().values() for m in (twin, again, other)), strict=True)
+    for (name, weight), (own, same, another) in zip(before.items(), rows, strict=True):
+        assert torch.equal(model.encoder.state_dict()[name], weight)
+        assert torch.equal(own, same) and own.shape == weight.shape
+        if "embed_positions" in name:
+            assert torch.equal(own, weight) and torch.equal(another, weight)
+        elif own.ndim > 1:  # norms and biases begin as ones and zeros whatever the seed
+            assert not torch.equal(own, weight) and not torch.equal(own, another)
 
 
 def test_what_is_measured_of_a_clip(model):

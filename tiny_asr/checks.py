@@ -11,6 +11,7 @@ return a sentence for the tick line.
 """
 
 import os
+import re
 import traceback
 from collections.abc import Callable, Mapping
 from importlib import import_module
@@ -105,13 +106,17 @@ def expect(
     if _same(came, expected, tolerance):
         return
     ours, theirs = describe(came), describe(expected)
-    line = f"{call} gave {ours}; expected {theirs if theirs != ours else 'others'}"
+    where, how_many = _difference(came, expected, tolerance)
+    line = f"{call} gave {ours}; expected {theirs if theirs != ours else 'something else'}"
+    if where and theirs == ours:  # told by its shape alone, which is right
+        shape = _numbers(came).shape
+        line, where = f"{call} gave the right shape {shape}, but other values: {where}", ""
     for cause, value in (causes or {}).items():
         if _same(came, value, tolerance):
             raise Wrong(f"{line}. Likely cause: {cause}.")
     if came is None:
         raise Wrong(f"{line}. Likely cause: the function does not return its result.")
-    raise Wrong(f"{line}{_difference(came, expected, tolerance)}.")
+    raise Wrong(f"{line}{where and ': '}{where}{how_many}.")
 
 
 def describe(value) -> str:
@@ -126,22 +131,19 @@ def describe(value) -> str:
         return f"numbers of shape {numbers.shape}"
     if np.isfinite(numbers).all() and (numbers % 1 == 0).all():
         numbers = numbers.astype(int)  # 5, not 5.
-    return np.array2string(numbers, precision=4, suppress_small=True, separator=", ").replace(
-        "\n", ""
-    )
+    text = np.array2string(numbers, precision=4, suppress_small=True, separator=", ")
+    return re.sub(r"\s+(?=[],])|(?<=\[)\s+", "", " ".join(text.split()))  # not in columns
 
 
-def _difference(came, expected, tolerance: float) -> str:
-    """Where two arrays of the same shape first differ."""
+def _difference(came, expected, tolerance: float) -> tuple[str, str]:
+    """Where two arrays of the same shape first differ, and in how many numbers."""
     ours, theirs = _numbers(came), _numbers(expected)
     if ours is None or theirs is None or ours.ndim == 0 or ours.shape != theirs.shape:
-        return ""
+        return "", ""
     off = ~np.isclose(ours, theirs, rtol=0, atol=_slack(theirs, tolerance), equal_nan=True)
     place = tuple(np.argwhere(off)[0].tolist())
-    return (
-        f": {int(off.sum())} of {off.size} numbers are off, the first at {list(place)}: "
-        f"{ours[place]:.6g}, not {theirs[place]:.6g}"
-    )
+    first = f"{ours[place]:.6g} at {list(place)}, expected {theirs[place]:.6g}"
+    return first, f" ({int(off.sum())} of {off.size} are off)"
 
 
 def _same(came, expected, tolerance: float) -> bool:

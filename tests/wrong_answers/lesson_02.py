@@ -152,6 +152,39 @@ def weights(fits, own):
     return fits.softmax(dim=1)
 
 
+# %% 02-mask | nothing but minus infinity
+def weights(fits, own):
+    masked = fits.clone()
+    masked[:, own:] = -math.inf
+    masked[own:] = -math.inf
+    return masked.softmax(dim=1)
+
+
+# %% 02-mask | do not multiply
+def weights(fits, own):
+    beyond = (torch.arange(len(fits)) >= own).float()
+    return (fits + beyond * -math.inf).softmax(dim=1)
+
+
+# %% 02-mask | the softmax is missing
+def weights(fits, own):
+    masked = fits.clone()
+    masked[:, own:] = -math.inf
+    return masked
+
+
+# %% 02-mask | along the last axis
+def weights(fits, own):
+    masked = fits.clone()
+    masked[:, own:] = -math.inf
+    return masked.softmax(dim=0)
+
+
+# %% 02-mask | keep their columns
+def weights(fits, own):
+    return fits[:, :own].softmax(dim=1)
+
+
 # %% 02-memory | neither gradients nor averages
 def training_bytes(frozen, trained):
     return 16 * (frozen + trained)
@@ -175,6 +208,11 @@ def training_bytes(frozen, trained):
 # %% 02-length | not always 3
 def frames_after(frames, kernel, stride, padding):
     return (frames + 2 * padding - 3) // stride + 1
+
+
+# %% 02-length | the stride is not all
+def frames_after(frames, kernel, stride, padding):
+    return frames // stride
 
 
 # %% 02-length | n - kernel, one less

@@ -149,3 +149,40 @@ def decoder_flops(seconds, rate, other, parameters):
 # %% 03-cost | divide
 def decoder_flops(seconds, rate, other, parameters):
     return 2 * parameters * (50 * seconds * rate + other)
+
+
+# %% 03-rms | one number, mean() without dim, and not one for each token
+def as_loud_as(vectors, tokens):
+    own = vectors.square().mean(dim=1, keepdim=True).sqrt()
+    return vectors / own * tokens.square().mean(dim=1, keepdim=True).sqrt()
+
+
+# %% 03-rms | and not one for each row of the table
+def as_loud_as(vectors, tokens):
+    own = vectors.square().mean(dim=1, keepdim=True).sqrt()
+    return vectors / own * tokens.square().mean(dim=1).sqrt()
+
+
+# %% 03-rms | and not one for each column
+def as_loud_as(vectors, tokens):
+    own = vectors.square().mean(dim=1, keepdim=True).sqrt()
+    return vectors / own * tokens.square().mean(dim=0).sqrt()
+
+
+# %% 03-nearest | return its `.indices`
+def nearest_tokens(vectors, table):
+    vectors = vectors / vectors.norm(dim=1, keepdim=True)
+    table = table / table.norm(dim=1, keepdim=True)
+    return (vectors @ table.T).max(dim=1)
+
+
+# %% 03-nearest | these are products, the values of `max`
+def nearest_tokens(vectors, table):
+    return (vectors @ table.T).max(dim=1).values
+
+
+# %% 03-nearest | without dim=1
+def nearest_tokens(vectors, table):
+    vectors = vectors / vectors.norm(dim=1, keepdim=True)
+    table = table / table.norm(dim=1, keepdim=True)
+    return (vectors @ table.T).argmax()

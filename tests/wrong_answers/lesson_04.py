@@ -204,3 +204,48 @@ def perplexity(log_probabilities):
 # %% 04-perplexity | its exponential is asked for
 def perplexity(log_probabilities):
     return -log_probabilities.mean()
+
+
+# %% 04-splice | `torch.cat` joins them
+def put_together(before, audio, after, table):
+    return torch.stack([table[before], audio, table[after]])
+
+
+# %% 04-splice | look them up first
+def put_together(before, audio, after, table):
+    return torch.stack([before, audio, after])
+
+
+# %% 04-sampling | hide what is `<` the least of the k, not `<=`
+def probabilities(logits, temperature, k):
+    scaled = logits / temperature
+    least = scaled.topk(k).values[-1]
+    return scaled.masked_fill(scaled <= least, -torch.inf).softmax(dim=0)
+
+
+# %% 04-sampling | the k-th largest is number k - 1
+def probabilities(logits, temperature, k):
+    scaled = logits / temperature
+    least = scaled.sort(descending=True).values[k]
+    return scaled.masked_fill(scaled < least, -torch.inf).softmax(dim=0)
+
+
+# %% 04-sampling | one token too many is left
+def probabilities(logits, temperature, k):
+    scaled = logits / temperature
+    ranks = scaled.argsort(descending=True).argsort()
+    return scaled.masked_fill(ranks > k, -torch.inf).softmax(dim=0)
+
+
+# %% 04-sampling | Dimension out of range
+def probabilities(logits, temperature, k):
+    scaled = logits / temperature
+    return scaled.masked_fill(scaled < scaled.topk(k).values[-1], -torch.inf).softmax(dim=1)
+
+
+# %% 04-greedy | at most `most` tokens, not one more
+def write(next_logits, prompt, end, most):
+    new = []  # of tensors
+    while len(new) <= most and (token := next_logits(prompt + new).argmax()) != end:
+        new.append(token)
+    return new

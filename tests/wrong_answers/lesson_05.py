@@ -102,7 +102,7 @@ def clip_gradients(gradients, most):
     return [g * most / norm for g in gradients]
 
 
-# %% 05-overfit | the first bug is left
+# %% 05-overfit | throws the gradients away (first bug)
 def overfit(module, inputs, targets, steps):
     optimizer = torch.optim.SGD(module.parameters(), lr=0.5)
     losses = []
@@ -115,7 +115,7 @@ def overfit(module, inputs, targets, steps):
     return losses
 
 
-# %% 05-overfit | the second bug is left
+# %% 05-overfit | give it the raw scores (second bug)
 def overfit(module, inputs, targets, steps):
     optimizer = torch.optim.SGD(module.parameters(), lr=0.5)
     losses = []
@@ -144,3 +144,136 @@ def overfit(module, inputs, targets, steps):
 def clip_gradients(gradients, most):
     norm = math.sqrt(sum(float(g.square().sum()) for g in gradients))
     return gradients[0] * min(1, most / norm)
+
+
+# %% 05-mask | append `end` first
+def make_labels(texts, end):
+    longest = max(len(text) for text in texts)
+    rows = [[*text, end] for text in texts]
+    return torch.tensor([row + [-100] * (longest - len(row)) for row in rows])
+
+
+# %% 05-mask | the first token is a label, too
+def make_labels(texts, end):
+    rows = [[*text[1:], end] for text in texts]
+    longest = max(len(row) for row in rows)
+    return torch.tensor([row + [-100] * (longest - len(row)) for row in rows])
+
+
+# %% 05-mask | behind the text, not before it
+def make_labels(texts, end):
+    rows = [[*text, end] for text in texts]
+    longest = max(len(row) for row in rows)
+    return torch.tensor([[-100] * (longest - len(row)) + row for row in rows])
+
+
+# %% 05-mask | needs batch_first=True
+def make_labels(texts, end):
+    rows = [torch.tensor([*text, end]) for text in texts]
+    return torch.nn.utils.rnn.pad_sequence(rows, padding_value=-100)
+
+
+# %% 05-mask | the rows are not padded
+def make_labels(texts, end):
+    return [torch.tensor([*text, end]) for text in texts]
+
+
+# %% 05-overfit | `step` is missing, or it stands before `backward`
+def overfit(module, inputs, targets, steps):
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.5)
+    losses = []
+    for _ in range(steps):
+        loss = F.cross_entropy(module(inputs), targets)
+        optimizer.zero_grad()
+        optimizer.step()
+        loss.backward()
+        losses.append(loss.item())
+    return losses
+
+
+# %% 05-overfit | `step` is missing
+def overfit(module, inputs, targets, steps):
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.5)
+    losses = []
+    for _ in range(steps):
+        loss = F.cross_entropy(module(inputs), targets)
+        optimizer.zero_grad()
+        loss.backward()
+        losses.append(loss.item())
+    return losses
+
+
+# %% 05-overfit | uses the gradients of the step before
+def overfit(module, inputs, targets, steps):
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.5)
+    losses = []
+    for _ in range(steps):
+        loss = F.cross_entropy(module(inputs), targets)
+        optimizer.step()
+        optimizer.zero_grad()
+        loss.backward()
+        losses.append(loss.item())
+    return losses
+
+
+# %% 05-overfit | `backward` is missing
+def overfit(module, inputs, targets, steps):
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.5)
+    losses = []
+    for _ in range(steps):
+        loss = F.cross_entropy(module(inputs), targets)
+        optimizer.zero_grad()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+# %% 05-overfit | and the softmax is done twice (second bug)
+def overfit(module, inputs, targets, steps):
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.5)
+    losses = []
+    for _ in range(steps):
+        scores = module(inputs).softmax(dim=-1)
+        loss = F.cross_entropy(scores, targets)
+        loss.backward()
+        optimizer.zero_grad()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+# %% 05-overfit | leave out the softmax
+def overfit(module, inputs, targets, steps):
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.5)
+    losses = []
+    for _ in range(steps):
+        loss = F.nll_loss(module(inputs).softmax(dim=-1), targets)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+# %% 05-overfit | return the list of all
+def overfit(module, inputs, targets, steps):
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.5)
+    for _ in range(steps):
+        loss = F.cross_entropy(module(inputs), targets)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return loss.item()
+
+
+# %% 05-overfit | `return` stands in the loop
+def overfit(module, inputs, targets, steps):
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.5)
+    losses = []
+    for _ in range(steps):
+        loss = F.cross_entropy(module(inputs), targets)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+        return losses

@@ -63,14 +63,16 @@ def rms(as_loud_as) -> str:
     noise = torch.randn(6, 8, generator=generator) * torch.arange(1.0, 7)[:, None] + 0.5
     table = torch.randn(20, 8, generator=generator) * torch.linspace(0.02, 0.2, 20)[:, None]
     cases = (
-        ("[[3, 4], [0.6, 0.8]]", [[3.0, 4.0], [0.6, 0.8]], [[0.1, 0.1], [0.1, -0.1]]),
+        ("[[3, 4], [0.6, 0.8]]", [[3.0, 4.0], [0.6, 0.8]], [[0.1, 0.1], [0.7, -0.7]]),
         ("<6 vectors of 8>", noise.tolist(), table.tolist()),
     )
     for name, vectors, tokens in cases:
         vectors, tokens = torch.tensor(vectors), torch.tensor(tokens)
         square = vectors.square().mean(dim=1, keepdim=True)
         target = tokens.square().mean().sqrt()
+        rows, columns = (tokens.square().mean(dim=dim).sqrt() for dim in (1, 0))
         right = vectors / square.sqrt() * target
+        one = "the tokens' loudness is one number, mean() without dim, and not one for each"
         causes = {
             "the length of a vector is the root of the SUM of squares; take the mean": F.normalize(
                 vectors, dim=1
@@ -85,7 +87,8 @@ def rms(as_loud_as) -> str:
             "two square roots are missing": vectors / square * target**2,
             "one mean over all numbers of the table, then its root": vectors
             / square.sqrt()
-            * tokens.square().mean(dim=1).sqrt().mean(),
+            * rows.mean(),
+            f"{one} column": vectors / square.sqrt() * columns,
             "the mean is not to be taken off: RMS, not standard deviation": (
                 vectors - vectors.mean(dim=1, keepdim=True)
             )
@@ -101,6 +104,9 @@ def rms(as_loud_as) -> str:
         if len(vectors) == vectors.shape[1]:  # else it can't be divided at all
             without = vectors / square.sqrt().T * target
             causes["columns were divided, not rows: keep the dimension, keepdim=True"] = without
+        if len(vectors) == len(tokens) == vectors.shape[1]:  # else they can't be multiplied at all
+            causes[f"{one} token"] = vectors / square.sqrt() * rows[:, None]
+            causes[f"{one} row of the table"] = vectors / square.sqrt() * rows
         call = f"as_loud_as({name}, <{len(tokens)} token embeddings>)"
         expect(call, as_loud_as(vectors.clone(), tokens.clone()), right, causes)
     return "This is what the RMS norm does; its one number for each dimension starts there."
@@ -133,9 +139,15 @@ def nearest(nearest_tokens) -> str:
             "the cosine is 1 for the same direction: take the largest, not the smallest": (
                 cosine.argmin(dim=1)
             ),
-            "these are the cosines; asked for is the number of the token": (
+            "these are the cosines, the values of `max`; the number of the token is `argmax`": (
                 cosine.max(dim=1).values
             ),
+            "these are products, the values of `max`; the number of the token is `argmax`": (
+                dots.max(dim=1).values
+            ),
+            "`max(dim=1)` gives a pair, values and indices; return its `.indices`, or take "
+            "`argmax(dim=1)`": list(cosine.max(dim=1)),
+            "`argmax()` without dim=1 counts through the whole matrix": cosine.argmax(),
             "for each vector one token, not for each token one vector": cosine.argmax(dim=0),
         }
         call = f"nearest_tokens({name})"

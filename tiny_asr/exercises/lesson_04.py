@@ -1,5 +1,7 @@
 """Notebook 04, the decoder: judges of the exercises, and the quiz."""
 
+import re
+
 import torch
 
 from tiny_asr.checks import Wrong, exercise, expect
@@ -31,12 +33,15 @@ def splice(put_together) -> str:
             "positions are rows: join along dimension 0, not dimension 1": (
                 torch.cat([first, audio, last], dim=1) if len(first) == length == len(last) else []
             ),
+            "`torch.stack` puts a new dimension before the rows; `torch.cat` joins them": (
+                torch.stack([first, audio, last]) if len(first) == length == len(last) else []
+            ),
         }
         call = f"put_together({ids}, <{length} audio embeddings>, {tail}, <table 10 x 4>)"
         try:
             came = put_together(before.clone(), audio.clone(), after.clone(), table.clone())
         except RuntimeError as error:
-            if "number of dimensions" not in str(error):
+            if not re.search("number of dimensions|stack expects", str(error)):
                 raise
             raise Wrong(
                 f"{call} stopped with {error}. Likely cause: ids are joined with embeddings; look "
@@ -95,6 +100,12 @@ def sampling(probabilities) -> str:
             "a logit of 0 is no chance of 0; hide the others with minus infinity": (
                 (scaled * best).softmax(dim=0)
             ),
+            "the k-th largest is gone, too: hide what is `<` the least of the k, not `<=`": (
+                scaled.masked_fill(ranks >= k - 1, -torch.inf).softmax(dim=0)
+            ),
+            "one token too many is left: counted from 0, the k-th largest is number k - 1": (
+                scaled.masked_fill(ranks > k, -torch.inf).softmax(dim=0)
+            ),
             "these are the k least likely; keep the likeliest": (
                 scaled.masked_fill(ranks < 6 - k, -torch.inf).softmax(dim=0)
             ),
@@ -103,7 +114,16 @@ def sampling(probabilities) -> str:
             ),
         }
         call = f"probabilities([2, -1, 0.5, 3, 0, 1.5], {temperature}, {k})"
-        expect(call, probabilities(logits.clone(), temperature, k), right, causes)
+        try:
+            came = probabilities(logits.clone(), temperature, k)
+        except IndexError as error:
+            if "Dimension" in str(error):  # of the softmax, say
+                raise
+            raise Wrong(
+                f"{call} stopped with {error}. Likely cause: counted from 0, the k-th largest is "
+                "number k - 1"
+            ) from error
+        expect(call, came, right, causes)
     return "A small temperature or a small k: in the limit, both are greedy."
 
 
@@ -134,6 +154,7 @@ def greedy(write) -> str:
     """write(next_logits, prompt, end, most) -> the new tokens, without the end token."""
     prompt = [9, 4]
     endless = [8, 3] * 20  # for who writes on to the end and only then cuts off
+    praise = "The same few lines write with 8 million parameters and with 3 billion."
     scripts = (([5, 3, 3, 7], 10), ([4, 6, 2, 8, 2], 3), ([], 5), ([1, 1, 6], 4), (endless, 3))
     for script, most in scripts:
         right = script[:most]
@@ -155,6 +176,8 @@ def greedy(write) -> str:
         call = f"write(<says {says}>, {prompt}, end=0, most={most})"
         given = list(prompt)
         came = write(_speaker(script, prompt, most), given, 0, most)
+        if isinstance(came, list) and any(hasattr(token, "detach") for token in came):
+            praise = "Its tokens are tensors, though; `int(token)` makes plain integers of them."
         came = came.tolist() if hasattr(came, "tolist") else came
         expect(call, came, right, causes)
         if given != prompt:
@@ -162,7 +185,7 @@ def greedy(write) -> str:
                 f"the list `prompt` was {prompt} and is {given} after your function, whose caller "
                 "may still need it. Work on a copy of it, list(prompt)"
             )
-    return "The same few lines write with 8 million parameters and with 3 billion."
+    return praise
 
 
 @exercise("04-perplexity")

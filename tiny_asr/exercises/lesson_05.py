@@ -37,9 +37,28 @@ def mask(make_labels) -> str:
             "only the padding is -100; the text is what shall be learnt": torch.where(
                 right == IGNORE, right, torch.full_like(right, IGNORE)
             ),
+            "the first token is a label, too: the prompt's last position predicts it": _padded(
+                [[*text[1:], end] for text in texts], IGNORE
+            ),
+            "the padding comes behind the text, not before it": torch.tensor(
+                [[IGNORE] * (right.shape[1] - len(row)) + row for row in ended]
+            ),
+            "one row for each transcript; `pad_sequence` needs batch_first=True for it": right.T,
+            "the rows are not padded: each needs -100 up to the length of the longest": ended,
         }
-        came = make_labels([list(text) for text in texts], end)
-        expect(f"make_labels({texts}, end={end})", came, right, causes)
+        call = f"make_labels({texts}, end={end})"
+        try:
+            came = make_labels([list(text) for text in texts], end)
+        except ValueError as error:
+            if "expected sequence of length" not in str(error):
+                raise
+            raise Wrong(
+                f"{call} stopped with {error}. Likely cause: the rows are not equally long; append "
+                "`end` first, then take the length of the longest row"
+            ) from error
+        if isinstance(came, list | tuple):  # of rows, which may be tensors of unlike lengths
+            came = [row.tolist() if hasattr(row, "tolist") else row for row in came]
+        expect(call, came, right, causes)
     return "This is what `model.processor.labels` makes of a batch of transcripts."
 
 
@@ -198,24 +217,41 @@ def _softmax_first(scores: Tensor, targets: Tensor) -> Tensor:
     return F.cross_entropy(scores.softmax(dim=-1), targets)
 
 
+def _nll_of_softmax(scores: Tensor, targets: Tensor) -> Tensor:
+    return F.nll_loss(scores.softmax(dim=-1), targets)
+
+
 @exercise("05-overfit")
 def overfit(answer) -> str:
     """overfit(module, inputs, targets, steps) -> the losses, falling to almost nothing."""
     steps = 60
     right = _loop(steps, F.cross_entropy, "zero backward step")
-    twice = "cross_entropy takes the raw scores and does the softmax itself: the second bug is left"
+    module, inputs, targets = toy_batch()
+    seen = []  # the gradients on their way to the weight
+    module.weight.register_hook(seen.append)
+    came = answer(module, inputs, targets, steps)
+    still = "`zero_grad` between `backward` and `step` throws the gradients away (first bug)"
+    if not seen:
+        still = "`backward` is missing, so there is no gradient"
+    elif module.weight.grad is not None:
+        still = "`step` is missing, or it stands before `backward`, where there is no gradient yet"
+    twice = "`F.cross_entropy` does the softmax itself; give it the raw scores (second bug)"
     causes = {
-        "zero_grad between backward and step throws the gradients away: the first bug is left": (
-            _loop(steps, F.cross_entropy, "backward zero step")
-        ),
+        still: _loop(steps, F.cross_entropy, ""),
         twice: _loop(steps, _softmax_first, "zero backward step"),
-        "both bugs are still there": _loop(steps, _softmax_first, "backward zero step"),
+        f"{still}; and the softmax is done twice (second bug)": _loop(steps, _softmax_first, ""),
         "without zero_grad the gradients of all steps add up": _loop(
             steps, F.cross_entropy, "backward step"
         ),
-        "no step was taken: the weights never changed": _loop(steps, F.cross_entropy, "backward"),
+        "`step` comes before `backward`, so it uses the gradients of the step before": _loop(
+            steps, F.cross_entropy, "step zero backward"
+        ),
+        "`F.nll_loss` wants logarithms; keep `F.cross_entropy`, and leave out the softmax": _loop(
+            steps, _nll_of_softmax, "zero backward step"
+        ),
+        "`return` stands in the loop and ends it after one step": right[:1],
+        "this is the last loss alone; return the list of all": right[-1],
     }
-    came = answer(*toy_batch(), steps)
     expect(f"overfit(<layer>, <8 inputs>, <8 targets>, steps={steps})", came, right, causes)
     return f"From {right[0]:.2f} to {right[-1]:.2f}: a loop that can learn eight things by heart."
 

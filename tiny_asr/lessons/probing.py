@@ -2,8 +2,9 @@
 
 A layer's frames are numbers that nobody can read. A *linear probe* asks whether something that we
 know about a clip can be computed from them by one matrix product: fitted on some clips, judged on
-others. Beside it three measurements of the encoder as a whole: sound that comes later, half a
-minute of silence behind it, and what training it would keep in memory.
+others. An encoder with random weights is the control: what it keeps and loses, nobody has learnt.
+Beside them three measurements of the encoder as a whole: sound that comes later, half a minute of
+silence behind it, and what training it would keep in memory.
 """
 
 import copy
@@ -19,6 +20,7 @@ from torch.nn import functional as F
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from tiny_asr.audio import MAX_SAMPLES, SAMPLE_RATE, log_mel
+from tiny_asr.encoder import AudioEncoder
 from tiny_asr.footprint import kept_for_backward
 from tiny_asr.lessons.listening import FRAME, SHOWN, mel_of
 from tiny_asr.pictures import AUDIO, ENCODER, MARK, MEL, SOUND, WIDTH, Picture, drawn
@@ -130,9 +132,34 @@ def probe_scores(learnt: Measured, held_out: Measured) -> dict[str, list[float]]
     return scores
 
 
+def untrained_twin(model, seed: int = 0):
+    """The model with an encoder of the same shape that has learnt nothing: a control for probes.
+
+    Its weights are random and depend on `seed` alone; the position table, which nobody learns, is
+    the same. The decoder is the model's own, not a copy.
+    """
+    own = model.encoder.whisper
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        fresh = WhisperEncoder(copy.deepcopy(model.config.encoder_config))
+    fresh.embed_positions.load_state_dict(own.embed_positions.state_dict())
+    # What a deep copy finds in its memo it takes as it is.
+    twin = copy.deepcopy(model, {id(part): part for part in (model.encoder, model.decoder)})
+    twin.encoder = AudioEncoder(fresh.to(own.conv1.weight))
+    return twin
+
+
 @drawn
-def probe_view(scores: dict[str, list[float]], places: Sequence[str]) -> Picture:
-    """How well each fact can be predicted from each place in the encoder."""
+def probe_view(
+    scores: dict[str, list[float]],
+    places: Sequence[str],
+    control: dict[str, list[float]] | None = None,
+) -> Picture:
+    """How well each fact can be predicted from each place in the encoder.
+
+    Args:
+        scores, control: see `probe_scores`; the control's lines are dashed.
+    """
     figure = Picture(figsize=(WIDTH, 3.4), layout="constrained")
     axes, facts = figure.subplots(), []
     looks = ((SOUND, "o"), (AUDIO, "s"), (ENCODER, "^"), (MEL, "D"))
@@ -144,13 +171,21 @@ def probe_view(scores: dict[str, list[float]], places: Sequence[str]) -> Picture
         label = min(line[-1], label - 0.07)
         axes.text(len(line) - 0.85, label, name, va="center", color="black")
         facts.append(f"{name}: {', '.join(f'{score:.2f}' for score in line)}")
+        if control:
+            axes.plot(control[name], color=color, linestyle="--", linewidth=1.2)
+            facts[-1] += f", untrained {', '.join(f'{score:.2f}' for score in control[name])}"
+    if control:
+        for look, name in (("-", "trained"), ("--", "untrained")):
+            axes.plot([], color="black", linestyle=look, label=name)
+        axes.legend(loc="center left", bbox_to_anchor=(0, 0.4))
     few = range(0, len(places), -(-len(places) // 9))
     axes.set_xticks(few, labels=[places[n] for n in few])
     axes.axhline(0, color="black", linewidth=0.8)
     axes.set(ylabel="share predicted (R\u00b2)", ylim=(-0.15, 1.05), xlim=(-0.2, len(places) - 0.4))
     axes.set_title("what one matrix product can read off the mean frame of a clip never seen")
+    lines = "Four lines and four dashed ones of an untrained encoder" if control else "Four lines"
     figure.alt = (
-        f"Four lines over the places {', '.join(places)}: how much of each fact a linear probe "
+        f"{lines} over the places {', '.join(places)}: how much of each fact a linear probe "
         f"predicts on held-out clips, 1 being all. {'; '.join(facts)}."
     )
     return figure
