@@ -25,7 +25,9 @@ def compile_layers(model) -> None:
     Args:
         model: an `ASRModel`; changed in place. Its numbers stay the same but for rounding.
     """
-    torch._dynamo.config.recompile_limit = MOST_VARIANTS
+    limits = torch._dynamo.config
+    name = "recompile_limit" if hasattr(limits, "recompile_limit") else "cache_size_limit"
+    setattr(limits, name, MOST_VARIANTS)  # the second is what torch 2.6 calls it
     for layer in model.encoder.whisper.layers:
         layer.forward = torch.compile(layer.forward, dynamic=True)
     for number, layer in enumerate(model.decoder.layers):
