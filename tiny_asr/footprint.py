@@ -48,11 +48,8 @@ def kept_bytes_per_second(model) -> float:
         model: an `ASRModel`; one clip of random numbers goes through projector and decoder.
     """
     config, device = model.config, model.device
-    frames = (
-        round(SECONDS * ENCODER_FRAMES_PER_SECOND)
-        // config.audio_downsample_rate
-        * config.audio_downsample_rate
-    )
+    rate = config.audio_downsample_rate
+    frames = round(SECONDS * ENCODER_FRAMES_PER_SECOND) // rate * rate
     encoder_output = torch.randn(1, frames, config.encoder_dim, device=device)
     labels = torch.ones(1, round(SECONDS * TEXT_TOKENS_PER_SECOND), dtype=torch.int64)
 

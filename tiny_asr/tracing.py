@@ -246,7 +246,8 @@ class Trace:
         lines = []
         for row in self.table().rows:
             lines.append(f"{row['stage']:<18} {row['shape']:<18} {row['axes']}")
-            rate = row["numbers/s"] if "V" in row["axes"] else row["numbers/s"] + " numbers/s"
+            rate = row["numbers/s"]
+            rate += "" if rate.endswith("a token") else " numbers/s"
             lines.append(f"{'':<18} {rate:<18} {row['meaning']}")
         notes = textwrap.wrap(repr(self.text), 60) + textwrap.wrap(self.warning, 60)
         lines += [f"{'' if i else 'text':<18} {note}" for i, note in enumerate(notes)]
@@ -255,9 +256,9 @@ class Trace:
 
 def _rate(recorded: Recorded, seconds: float) -> str:
     """Numbers a second; of scores for the vocabulary, numbers a token."""
-    if "V" in recorded.stage.axes:
-        return f"{recorded.tensor.shape[-1]:,} a token".replace(",", " ")
-    return f"{recorded.tensor.numel() / seconds:,.0f}".replace(",", " ")
+    a_token = "V" in recorded.stage.axes
+    count = recorded.tensor.shape[-1] if a_token else recorded.tensor.numel() / seconds
+    return f"{count:,.0f}".replace(",", " ") + (" a token" if a_token else "")
 
 
 @dataclass(frozen=True)

@@ -42,19 +42,17 @@ from steps import save_half, set_learning_rate, share_done
 from text import CHECKOUT, SHARED, WORK
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoConfig, AutoTokenizer
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from tiny_asr.audio import HOP_LENGTH, N_FFT, SAMPLE_RATE, _spectrogram_and_filters
 from tiny_asr.data import load_data
-from tiny_asr.decoder import IGNORE
 from tiny_asr.encoder import HUB_PREFIX, AudioEncoder, EncoderOfCheckpoint
 from tiny_asr.evaluation import normalise
-from tiny_asr.model import ASRModel, token_loss
+from tiny_asr.model import ASRModel
 
 LETTERS = " abcdefghijklmnopqrstuvwxyz'0123456789"  # 0 is CTC's nothing, the space is 1
-REAL_SHARE = 0.45
+REAL_SHARE = 0.45  # of batches
 SPEEDS = (84, 92, 100, 100, 108, 116)  # per cent
 MULTIPLE = 1600  # samples; lengths are rounded up to it
 LONGEST = 30  # seconds, at any speed: Whisper's window
@@ -62,7 +60,6 @@ COLUMNS = ("step", "clips", "hours", "seconds", "distillation", "ctc", "letters"
 COLUMNS += ("transcription", "transcription_dev")
 # Of the losses. Beside CTC, distillation with 1 learns nothing: see README.md.
 WEIGHTS = {"distillation": 20.0, "ctc": 0.4, "letters": 0.2, "transcription": 1.0}
-
 SETTLING = 300  # steps in which new output layers learn alone, lest they spoil what --init knows
 
 
@@ -81,7 +78,6 @@ class Clips:
         ids = tokenizer(self.texts).input_ids if self.texts else []
         self.pieces = [torch.tensor(i, dtype=torch.long) for i in ids]
         self.letters = [torch.tensor([LETTERS.index(c) + 1 for c in t]).long() for t in self.texts]
-        self.labels = [torch.tensor([*p, tokenizer.eos_token_id]) for p in self.pieces]
         self.ends = np.cumsum(self.lengths.numpy() / SAMPLE_RATE)  # seconds
         self.by_speed = {100: (self.samples, self.starts)}
 
@@ -280,8 +276,7 @@ class Student(nn.Module):
 
     def __init__(self, config, teacher_dim: int, vocabulary: int, pair: ASRModel | None = None):
         super().__init__()
-        self.decoder = pair and pair.decoder
-        self.projector = pair and pair.audio_projector
+        self.pair = pair
         self.encoder = AudioEncoder(WhisperEncoder(config))
         self.encoder.whisper.requires_grad_(True)
         self.encoder.whisper.embed_positions.requires_grad_(False)  # sinusoids
@@ -305,12 +300,10 @@ class Student(nn.Module):
         output = hidden.detach() if apart else hidden
         return self.to_teacher(output), self.to_pieces(output), letters, hidden
 
-    def transcription_loss(self, hidden: Tensor, frames: Tensor, labels: list[Tensor]) -> Tensor:
-        """Nats a token of the true transcripts, as the frozen decoder writes them."""
-        labels = pad_sequence(labels, batch_first=True, padding_value=IGNORE).to(hidden.device)
-        lengths = frames // self.projector.audio_downsample_rate
-        logits = self.decoder.text_logits(self.projector(hidden), lengths, labels)
-        return token_loss(logits, labels)
+    def transcription_loss(self, hidden: Tensor, frames: Tensor, texts: list[str]) -> Tensor:
+        """Nats a token of the true transcripts, as the pair's frozen decoder writes them."""
+        labels = self.pair.processor.labels(texts).to(hidden.device)
+        return self.pair(encoder_output=hidden, encoder_lengths=frames, labels=labels).loss
 
 
 def ctc_loss(logits: Tensor, frames: Tensor, targets: list[Tensor], blank: int) -> Tensor:
@@ -429,12 +422,12 @@ def main() -> None:
         for start in range(0, len(dev), 16):
             rows = np.arange(start, min(start + 16, len(dev)))
             sound = listening(*dev.waveforms(rows, LONGEST), False)
-            labels = [dev.labels[clip] for clip in rows]
             with torch.no_grad(), precision:
                 _, pieces, _, hidden = student(sound)
                 path = pieces.argmax(-1).cpu()
                 if pair:
-                    loss = student.transcription_loss(hidden, sound.encoder_frames, labels)
+                    texts = [dev.texts[clip] for clip in rows]
+                    loss = student.transcription_loss(hidden, sound.encoder_frames, texts)
                     written += [loss.item()] * len(rows)
             for row, clip in enumerate(rows):
                 ids = path[row, : int(sound.encoder_frames[row])].unique_consecutive()
@@ -443,6 +436,7 @@ def main() -> None:
         found = {"wer_dev": round(jiwer.wer(said, heard), 4)}
         return found | ({"transcription_dev": round(float(np.mean(written)), 4)} if pair else {})
 
+    chosen = WEIGHTS | {"distillation": a.distillation, "transcription": a.transcription}
     sources = [(real, True), (silent, False), (noise, False), (made, True)]
     real_seconds = [c.ends[-1] for c in (real, silent)]
     shares = np.array([*(a.real_share * np.array(real_seconds) / sum(real_seconds)), 0.03, 0])
@@ -472,11 +466,10 @@ def main() -> None:
                 losses["letters"] = ctc_loss(letters, frames, spelt, 0)
             if pair and source is not silent:  # where nobody speaks: the end token, at once
                 with precision:
-                    labels = [source.labels[r] for r in rows]
-                    losses["transcription"] = student.transcription_loss(hidden, frames, labels)
+                    texts = [source.texts[r] for r in rows]
+                    losses["transcription"] = student.transcription_loss(hidden, frames, texts)
             # CTC joins over the first tenth: at first it is so large that nothing else is learnt.
-            weights = WEIGHTS | {n: WEIGHTS[n] * min(1.0, 10 * done) for n in ("ctc", "letters")}
-            weights |= {"transcription": a.transcription, "distillation": a.distillation}
+            weights = chosen | {n: chosen[n] * min(1.0, 10 * done) for n in ("ctc", "letters")}
             sum(weights[name] * loss for name, loss in losses.items()).backward()
             torch.nn.utils.clip_grad_norm_(trained, 1.0)
             done = share_done(step, a.steps, began, a.minutes)

@@ -95,8 +95,8 @@ def lengths(answer) -> str:
 def instant(embedding_at) -> str:
     """embedding_at(seconds) -> which audio embedding, of 100 ms each, holds an instant."""
     for seconds in (0.0, 0.05, 0.1, 0.29, 0.3, 0.7, 1.0, 2.95):
-        right = int(round(seconds * 16_000) // 1600)
         sample = round(seconds * 16_000)
+        right = sample // 1600
         causes = {
             "0.3 / 0.1 is 2.9999999999999996: count whole samples, or multiply by 10": int(
                 seconds / 0.1
