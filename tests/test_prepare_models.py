@@ -16,6 +16,7 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 from tiny_asr.audio import log_mel
 from tiny_asr.decoder import TextDecoder
 from tiny_asr.frozen import load_frozen
+from tiny_asr.model import ASRModel
 from tiny_asr.prompt import default_prompt
 from tiny_asr.utterance import Utterance
 
@@ -41,11 +42,13 @@ def programs():
     try:
         import decoder
         import encoder
+        import first_projector
         import notes
         import projector
     finally:
         sys.path.pop(0)
-    return {"decoder": decoder, "encoder": encoder, "notes": notes, "projector": projector}
+    modules = (decoder, encoder, first_projector, notes, projector)
+    return {module.__name__: module for module in modules}
 
 
 @pytest.fixture(scope="module")
@@ -232,6 +235,26 @@ def test_the_decoder_is_saved_as_the_package_loads_it(programs, language_model, 
     assert trained
     for name, value in language_model.state_dict().items():
         torch.testing.assert_close(loaded.state_dict()[name], value.half().float())
+
+
+def test_a_first_training_changes_the_projector_alone(programs, tmp_path, monkeypatch):
+    """On bundled speech in the place of all sources; the checkpoint is one to train on from."""
+    speech = str(MODELS.parent / "speech" / "dev.parquet")
+    sources = [f"--{name}" for name in ("speech", "real", "untranscribed", "noise", "dev")]
+    options = [word for name in sources for word in (name, speech)]
+    options += ["--limit", "6", "--steps", "3", "--batch-seconds", "8", "--log-every", "2"]
+    monkeypatch.setattr(sys, "argv", ["x", "tiny", "--out", str(tmp_path), "--seed", "1", *options])
+    before = ASRModel.from_pretrained("tiny")
+    programs["first_projector"].main()
+    rows = (tmp_path / "log.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in rows] == ["step", "2", "3"]
+    assert all(0 < float(number) < 9 for row in rows[1:] for number in row.split(",")[-2:])
+    kept = load_file(tmp_path / "pair" / "model.safetensors")
+    assert all(name.startswith("audio_projector.") for name in kept)
+    after = ASRModel.from_pretrained(tmp_path / "pair")
+    for name, weight in before.state_dict().items():
+        learnt = name.startswith("audio_projector.")
+        assert torch.equal(weight, after.state_dict()[name]) != learnt, name
 
 
 def test_a_finished_run_is_kept_in_float16(programs, tmp_path, monkeypatch, capsys):

@@ -1,4 +1,4 @@
-"""Draw the log.csv beside each trained model as log.png, for its card.
+"""Draw the log of each trained model as a picture beside it, for its card.
 
 python data/prepare/curves.py
 """
@@ -11,22 +11,22 @@ from matplotlib.ticker import EngFormatter
 from text import CHECKOUT
 
 MODELS = CHECKOUT / "data" / "models"
-# model: (column across, its label, {column up: its label}, label up)
+HEARD = (
+    "clips",
+    "clips heard",
+    {"loss": "augmented training speech", "loss_dev": "real dev speech"},
+)
+# log: (column across, its label, {column up: its label}, label up)
 CURVES = {
-    "tiny-decoder": (
+    "tiny-decoder/log.csv": (
         "positions",
         "positions read",
         {"val_plain": "plain text", "val_dictation": "dictation"},
         "loss, nats a token",
     ),
-    "tiny-encoder": ("hours", "hours heard", {"wer_dev": "CTC"}, "WER on real dev speech"),
-    "tiny-asr": ("utterances", "utterances heard", {"loss": "loss"}, "training loss, nats a token"),
-    "small-asr": (
-        "utterances",
-        "utterances heard",
-        {"loss": "loss"},
-        "training loss, nats a token",
-    ),
+    "tiny-encoder/log.csv": ("hours", "hours heard", {"wer_dev": "CTC"}, "WER on real dev speech"),
+    "tiny-asr/first.csv": (*HEARD, "loss, nats a token"),
+    "small-asr/first.csv": (*HEARD, "loss, nats a token"),
 }
 
 
@@ -50,8 +50,8 @@ def draw(log: Path, across: str, x_label: str, columns: dict[str, str], y_label:
 
 
 def main() -> None:
-    for model, curve in CURVES.items():
-        log = MODELS / model / "log.csv"
+    for name, curve in CURVES.items():
+        log = MODELS / name
         if log.is_file():
             draw(log, *curve)
 

@@ -60,7 +60,6 @@ COLUMNS = ("step", "clips", "hours", "seconds", "distillation", "ctc", "letters"
 COLUMNS += ("transcription", "transcription_dev")
 # Of the losses. Beside CTC, distillation with 1 learns nothing: see README.md.
 WEIGHTS = {"distillation": 20.0, "ctc": 0.4, "letters": 0.2, "transcription": 1.0}
-SETTLING = 300  # steps in which new output layers learn alone, lest they spoil what --init knows
 
 
 class Clips:
@@ -134,6 +133,62 @@ def _load(utterance) -> np.ndarray | None:
     except (ValueError, soundfile.LibsndfileError):
         return None
     return samples if len(samples) <= LONGEST * SAMPLE_RATE else None
+
+
+def add_sound_arguments(parser: argparse.ArgumentParser) -> None:
+    """What `Sources.load` reads."""
+    speech = SHARED / "speech"
+    parser.add_argument("--speech", type=Path, default=WORK / "bulk", help="synthesised, in bulk")
+    parser.add_argument(
+        "--real", type=Path, nargs="+", help="real speech with transcripts",
+        default=[speech / "train-many-voices.parquet", speech / "train-two-voices.parquet",
+                 WORK / "long.parquet"],
+    )  # fmt: skip
+    parser.add_argument("--untranscribed", type=Path, default=speech / "untranscribed.parquet")
+    parser.add_argument("--noise", type=Path, default=WORK / "no-speech" / "train.parquet")
+    parser.add_argument("--dev", type=Path, default=speech / "dev.parquet")
+    parser.add_argument("--real-share", type=float, default=REAL_SHARE, help="of the batches")
+    parser.add_argument("--limit", type=int, help="clips of each source, to try the program out")
+    parser.add_argument("--workers", type=int, default=16, help="threads that decode sound")
+
+
+@dataclass(eq=False)
+class Sources:
+    """All that is heard: real speech with transcripts and without, made speech, nobody, and dev."""
+
+    real: Clips
+    silent: Clips  # without transcripts
+    made: Clips
+    noise: Clips
+    dev: Clips
+    real_share: float
+
+    @classmethod
+    def load(cls, a: argparse.Namespace, tokenizer, device) -> "Sources":
+        """What `add_sound_arguments` names, at all speeds, on the device."""
+
+        def clips(*sources, text=True):
+            data = load_data([str(s) for s in sources], limit=a.limit, require_text=text)
+            return Clips(list(data), tokenizer, device, a.workers)
+
+        real, silent = clips(*a.real), clips(a.untranscribed, text=False)
+        made, noise, dev = clips(a.speech), clips(a.noise, text=False), clips(a.dev)
+        for source in (real, silent, made, noise):
+            source.add_speeds(SPEEDS)
+        return cls(real, silent, made, noise, dev, a.real_share)
+
+    def hours(self) -> dict[str, float]:
+        """Of each source that is learnt from."""
+        parts = {"real": self.real, "untranscribed": self.silent, "made": self.made}
+        parts["noise"] = self.noise
+        return {name: round(float(part.ends[-1]) / 3600, 2) for name, part in parts.items()}
+
+    def draw(self, rng) -> Clips:
+        """The source of a batch: real ones by their hours, noise in 3 of 100, else made ones."""
+        seconds = np.array([self.real.ends[-1], self.silent.ends[-1]])
+        shares = [*(self.real_share * seconds / seconds.sum()), 0.03, 0]
+        shares[3] = 1 - sum(shares)
+        return (self.real, self.silent, self.noise, self.made)[rng.choice(4, p=shares)]
 
 
 @dataclass
@@ -327,19 +382,10 @@ def distillation_loss(guess: Tensor, goal: Tensor, frames: Tensor) -> Tensor:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train the tiny encoder.")
-    speech = SHARED / "speech"
     parser.add_argument("--model", type=Path, default=CHECKOUT / "data/models/tiny-encoder")
     parser.add_argument("--tokenizer", type=Path, default=CHECKOUT / "data/models/tiny-decoder")
     parser.add_argument("--teacher", default=str(SHARED / "weights" / "whisper-tiny.en"))
-    parser.add_argument("--speech", type=Path, default=WORK / "bulk", help="synthesised, in bulk")
-    parser.add_argument(
-        "--real", type=Path, nargs="+", help="real speech with transcripts",
-        default=[speech / "train-many-voices.parquet", speech / "train-two-voices.parquet",
-                 WORK / "long.parquet"],
-    )  # fmt: skip
-    parser.add_argument("--untranscribed", type=Path, default=speech / "untranscribed.parquet")
-    parser.add_argument("--noise", type=Path, default=WORK / "no-speech" / "train.parquet")
-    parser.add_argument("--dev", type=Path, default=speech / "dev.parquet")
+    add_sound_arguments(parser)
     parser.add_argument("--out", type=Path, help="where weights and log go (--model)")
     parser.add_argument("--init", type=Path, help="model.safetensors of an earlier run")
     parser.add_argument(
@@ -349,15 +395,16 @@ def main() -> None:
         parser.add_argument(
             f"--{name}", type=float, default=WEIGHTS[name], help="its loss's weight"
         )
-    parser.add_argument("--real-share", type=float, default=REAL_SHARE, help="of the batches")
     parser.add_argument("--steps", type=int, default=6000)
     parser.add_argument("--batch-seconds", type=float, default=1000.0)
     parser.add_argument("--minutes", type=float, default=math.inf, help="stop then at the latest")
     parser.add_argument("--learning-rate", type=float, default=1.5e-3)
     parser.add_argument("--warmup", type=int, default=150, help="steps")
-    parser.add_argument("--limit", type=int, help="clips of each source, to try the program out")
+    parser.add_argument(
+        "--settling", type=int, default=300,
+        help="steps in which new output layers learn alone, lest they spoil what --init knows",
+    )  # fmt: skip
     parser.add_argument("--log-every", type=int, default=250)
-    parser.add_argument("--workers", type=int, default=16, help="threads that decode sound")
     parser.add_argument("--no-compile", action="store_true")
     parser.add_argument("--seed", type=int, default=0)
     a = parser.parse_args()
@@ -370,17 +417,9 @@ def main() -> None:
     tokenizer = AutoTokenizer.from_pretrained(a.tokenizer)
     blank = tokenizer.convert_tokens_to_ids("<|silence|>")
 
-    def clips(*sources, text=True):
-        data = load_data([str(s) for s in sources], limit=a.limit, require_text=text)
-        return Clips(list(data), tokenizer, device, a.workers)
-
-    real, silent = clips(*a.real), clips(a.untranscribed, text=False)
-    made, noise, dev = clips(a.speech), clips(a.noise, text=False), clips(a.dev)
-    for source in (real, silent, made, noise):
-        source.add_speeds(SPEEDS)
-    parts = {"real": real, "untranscribed": silent, "made": made, "noise": noise}
-    hours = {name: round(float(part.ends[-1]) / 3600, 2) for name, part in parts.items()}
-    print(f"hours {hours}, ready after {time.time() - began:.0f} s", flush=True)
+    sources = Sources.load(a, tokenizer, device)
+    real, silent, made, dev = sources.real, sources.silent, sources.made, sources.dev
+    print(f"hours {sources.hours()}, ready after {time.time() - began:.0f} s", flush=True)
 
     config = AutoConfig.from_pretrained(a.model)
     config.dropout = 0.05
@@ -396,7 +435,9 @@ def main() -> None:
     if not a.no_compile:
         for layer in student.encoder.whisper.layers:
             layer.compile(dynamic=True)
-    listening = Listening(noise, config.num_mel_bins, torch.Generator(device).manual_seed(a.seed))
+    listening = Listening(
+        sources.noise, config.num_mel_bins, torch.Generator(device).manual_seed(a.seed)
+    )
     trained = [p for p in student.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(
         trained,
@@ -437,17 +478,13 @@ def main() -> None:
         return found | ({"transcription_dev": round(float(np.mean(written)), 4)} if pair else {})
 
     chosen = WEIGHTS | {"distillation": a.distillation, "transcription": a.transcription}
-    sources = [(real, True), (silent, False), (noise, False), (made, True)]
-    real_seconds = [c.ends[-1] for c in (real, silent)]
-    shares = np.array([*(a.real_share * np.array(real_seconds) / sum(real_seconds)), 0.03, 0])
-    shares[3] = 1 - shares.sum()
     began, recent, seen, heard_seconds = time.time(), {k: [] for k in WEIGHTS}, 0, 0.0
     done = 0.0
     with open(out / "log.csv", "w", newline="") as file:
         log = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         log.writeheader()
         for step in range(a.steps):
-            source, transcribed = sources[rng.choice(len(sources), p=shares)]
+            source = sources.draw(rng)
             speed = int(rng.choice(SPEEDS))
             rows, width = source.draw(a.batch_seconds, speed, rng)
             seen += len(rows)
@@ -456,11 +493,11 @@ def main() -> None:
             goal = (teach(sound) - mean) / scale
             student.encoder.whisper.train()
             with precision:
-                apart = a.init is not None and step < SETTLING
+                apart = a.init is not None and step < a.settling
                 guess, pieces, letters, hidden = student(sound, apart)
             frames = sound.encoder_frames
             losses = {"distillation": distillation_loss(guess, goal, frames)}
-            if transcribed:
+            if source in (real, made):
                 losses["ctc"] = ctc_loss(pieces, frames, [source.pieces[r] for r in rows], blank)
                 spelt = [source.letters[r] for r in rows]
                 losses["letters"] = ctc_loss(letters, frames, spelt, 0)

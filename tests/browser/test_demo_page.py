@@ -18,7 +18,7 @@ from tiny_asr import ASRModel, sample_clip
 from tiny_asr.demo_page import serve
 from tiny_asr.tracing import CONTRACT
 
-HEARD = "she listens to the sea and its waves turned into words"
+HEARD = "she listens to the sea and its waves turning towards"
 WAIT_MS = 30_000
 # Keeps every text that the transcript shows, for a test to read later.
 WATCH = """() => {
