@@ -15,6 +15,7 @@ HEARD = (
     "clips",
     "clips heard",
     {"loss": "augmented training speech", "loss_dev": "real dev speech"},
+    "loss, nats a token",
 )
 # log: (column across, its label, {column up: its label}, label up)
 CURVES = {
@@ -25,8 +26,8 @@ CURVES = {
         "loss, nats a token",
     ),
     "tiny-encoder/log.csv": ("hours", "hours heard", {"wer_dev": "CTC"}, "WER on real dev speech"),
-    "tiny-asr/first.csv": (*HEARD, "loss, nats a token"),
-    "small-asr/first.csv": (*HEARD, "loss, nats a token"),
+    "tiny-asr/first.csv": HEARD,
+    "small-asr/first.csv": HEARD,
 }
 
 

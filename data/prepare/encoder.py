@@ -27,7 +27,7 @@ import csv
 import io
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,6 +122,17 @@ class Clips:
         place = starts[torch.as_tensor(rows, device=device)][:, None] + column
         sound = samples[place.clamp(max=len(samples) - 1)].float() / 32768
         return sound.masked_fill(column >= lengths.to(device)[:, None], 0.0), lengths
+
+    def batch(self, seconds: float, rng) -> tuple[np.ndarray, Tensor, Tensor]:
+        """Clips as `draw` chooses them, at one of SPEEDS: their rows, waveforms and lengths."""
+        speed = int(rng.choice(SPEEDS))
+        rows, width = self.draw(seconds, speed, rng)
+        return rows, *self.waveforms(rows, width, speed)
+
+    def in_order(self, size: int = 16) -> Iterator[tuple[np.ndarray, Tensor, Tensor]]:
+        """All clips as they are, `size` at a time: their rows, waveforms and lengths."""
+        for rows in np.split(np.arange(len(self)), range(size, len(self), size)):
+            yield rows, *self.waveforms(rows, LONGEST)
 
 
 def _load(utterance) -> np.ndarray | None:
@@ -460,9 +471,8 @@ def main() -> None:
         transcription loss."""
         student.eval()
         heard, said, written = [], [], []
-        for start in range(0, len(dev), 16):
-            rows = np.arange(start, min(start + 16, len(dev)))
-            sound = listening(*dev.waveforms(rows, LONGEST), False)
+        for rows, *waveforms in dev.in_order():
+            sound = listening(*waveforms, False)
             with torch.no_grad(), precision:
                 _, pieces, _, hidden = student(sound)
                 path = pieces.argmax(-1).cpu()
@@ -485,11 +495,10 @@ def main() -> None:
         log.writeheader()
         for step in range(a.steps):
             source = sources.draw(rng)
-            speed = int(rng.choice(SPEEDS))
-            rows, width = source.draw(a.batch_seconds, speed, rng)
+            rows, *waveforms = source.batch(a.batch_seconds, rng)
             seen += len(rows)
             heard_seconds += float(source.lengths[rows].sum()) / SAMPLE_RATE
-            sound = listening(*source.waveforms(rows, width, speed), True)
+            sound = listening(*waveforms, True)
             goal = (teach(sound) - mean) / scale
             student.encoder.whisper.train()
             with precision:

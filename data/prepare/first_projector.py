@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from encoder import LONGEST, SAMPLE_RATE, SPEEDS, Listening, Sources, add_sound_arguments
+from encoder import SAMPLE_RATE, Listening, Sources, add_sound_arguments
 from steps import set_learning_rate, share_done
 from text import WORK
 from torch.nn import functional as F
@@ -75,9 +75,8 @@ def main() -> None:
     def measure(dev) -> float:
         """The loss on real speech of speakers never trained on."""
         losses = []
-        for start in range(0, len(dev), 16):
-            rows = np.arange(start, min(start + 16, len(dev)))
-            sound = listening(*dev.waveforms(rows, LONGEST), False)
+        for rows, *waveforms in dev.in_order():
+            sound = listening(*waveforms, False)
             losses += [loss_of(sound, [dev.texts[r] for r in rows], 0.0).item()] * len(rows)
         return float(np.mean(losses))
 
@@ -89,11 +88,10 @@ def main() -> None:
             source = sources.silent
             while source is sources.silent:  # nothing to write for it
                 source = sources.draw(rng)
-            speed = int(rng.choice(SPEEDS))
-            rows, width = source.draw(a.batch_seconds, speed, rng)
+            rows, *waveforms = source.batch(a.batch_seconds, rng)
             clips += len(rows)
             seconds += float(source.lengths[rows].sum()) / SAMPLE_RATE
-            sound = listening(*source.waveforms(rows, width, speed), True)
+            sound = listening(*waveforms, True)
             loss = loss_of(sound, [source.texts[r] for r in rows], a.dropout)
             loss.backward()
             recent.append(loss.detach())
