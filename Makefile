@@ -63,11 +63,11 @@ demo: $(EXTRAS)  ## speak to the recogniser in a web page on this machine
 	$(BIN)/tiny-asr demo
 
 student: $(STAMP)  ## the course without solutions and outputs, in student/
-	$(BIN)/python -m tiny_asr.classroom student
+	$(BIN)/python -m teaching student
 
 grade: $(STAMP)  ## check notebooks handed in (DIR=folder): runs their code
 	@$(if $(DIR),,$(error make grade DIR=folder))
-	$(BIN)/python -m tiny_asr.classroom grade "$(DIR)"
+	$(BIN)/python -m teaching grade "$(DIR)"
 
 lint: $(STAMP)  ## check style and formatting
 	$(BIN)/python -m ruff check .

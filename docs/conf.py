@@ -14,11 +14,17 @@ from typer.cli import get_docs_for_click
 from typer.main import get_command
 
 from tiny_asr import __version__
-from tiny_asr.cli import app as command_line
+from tiny_asr.cli.main import app as command_line
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parent
-COPIED = ("notebooks/*.ipynb", "data/**/README.md", "data/**/*.png", "data/**/*.yaml")
+COPIED = (
+    "notebooks/*.ipynb",
+    "data/**/README.md",
+    "data/**/*.png",
+    "data/**/*.yaml",
+    "recipes/README.md",
+)
 
 project = "tiny_asr"
 version = release = __version__
@@ -107,7 +113,9 @@ def _collect(app: Sphinx) -> None:
     """Copy notebooks and cards, and write the page of the command line from its own help."""
     sources = [path for pattern in COPIED for path in REPOSITORY.glob(pattern)]
     wanted = {HERE / path.relative_to(REPOSITORY): path for path in sources}
-    for old in [*HERE.glob("notebooks/*"), *HERE.glob("data/**/*")]:
+    for old in [
+        path for top in ("notebooks", "data", "recipes") for path in HERE.glob(f"{top}/**/*")
+    ]:
         if old.is_file() and old not in wanted:
             old.unlink()
     for copy, path in wanted.items():

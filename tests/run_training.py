@@ -5,8 +5,8 @@ run_training.py RUN.yaml [RUN.yaml ...] [--resume] [--largest-file BYTES]
 
 import argparse
 
-from tiny_asr.settings import TrainingSettings
-from tiny_asr.training import Trainer
+from tiny_asr.training.settings import TrainingSettings
+from tiny_asr.training.trainer import Trainer
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()

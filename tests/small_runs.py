@@ -16,8 +16,8 @@ import torch
 from fixtures_models import encoder_dir, folder, noise, once, talkative_decoder_dir
 from safetensors.torch import load_file
 
-from tiny_asr.settings import TrainingSettings
-from tiny_asr.training import Trainer
+from tiny_asr.training.settings import TrainingSettings
+from tiny_asr.training.trainer import Trainer
 
 TEXT = "the cat sat on the mat and then the other one sat there too"
 WORDS = TEXT.split()

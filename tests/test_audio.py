@@ -10,16 +10,9 @@ import soundfile
 import torch
 from transformers import WhisperFeatureExtractor
 
-from tiny_asr.audio import (
-    MAX_SAMPLES,
-    SAMPLE_RATE,
-    SAMPLES_PER_ENCODER_FRAME,
-    load_audio,
-    log_mel,
-    pad_batch,
-    split_at_silences,
-)
-from tiny_asr.config import sample_clip
+from tiny_asr.audio import load_audio, log_mel, pad_batch, split_at_silences
+from tiny_asr.hub import sample_clip
+from tiny_asr.shapes import MAX_SAMPLES, SAMPLE_RATE, SAMPLES_PER_ENCODER_FRAME
 
 EMBEDDING = 5 * SAMPLES_PER_ENCODER_FRAME  # samples behind one audio embedding
 FORMATS = {

@@ -19,8 +19,9 @@ import torch
 from fixtures_models import checkpoint_dir, decoder_dir, encoder_dir, folder, noise, once, pair
 from safetensors.torch import load_file, save_file
 
-from tiny_asr import ASRConfig, ASRModel, cli, load_audio, sample_clip, trace_clip
+from tiny_asr import ASRConfig, ASRModel, load_audio, sample_clip, trace_clip
 from tiny_asr.audio import split_at_silences
+from tiny_asr.cli import main as cli
 from tiny_asr.device import choose_device
 from tiny_asr.projector import stack_frames
 

@@ -16,7 +16,7 @@ from fixtures_models import (
 from transformers import AutoConfig, AutoTokenizer, WhisperConfig
 
 from tiny_asr import ASRConfig, ASRModel, data_dir, sample_clip
-from tiny_asr.config import BUNDLED, resolve_checkpoint, resolve_source
+from tiny_asr.hub import BUNDLED, resolve_checkpoint, resolve_source
 
 PROMPT = "Listen: <audio>\nNow write: "
 

@@ -25,10 +25,10 @@ from transformers import (
 )
 
 from tiny_asr import ASRConfig, ASRModel, TextDecoder
-from tiny_asr.decoder import EXTRA_TOKENS, IGNORE, choose_token
-from tiny_asr.memory import DecoderMemory, kinds_of_attention
-from tiny_asr.model import token_loss
+from tiny_asr.decoder import EXTRA_TOKENS, choose_token, token_loss
+from tiny_asr.kv_cache import KVCache, kinds_of_attention
 from tiny_asr.prompt import AUDIO_MARKER, split_prompt
+from tiny_asr.shapes import IGNORE
 
 LENGTHS = torch.tensor([3, 9, 6])  # audio embeddings of the three clips below
 ROWS = range(len(LENGTHS))
@@ -279,14 +279,14 @@ def test_a_batch_writes_what_its_clips_write_alone(architecture):
     assert_written_as_alone(talkative(architecture).decoder)
 
 
-def test_a_memory_that_was_used_before_tells_nothing_of_it():
+def test_a_cache_that_was_used_before_tells_nothing_of_it():
     decoder, embeddings = talkative().decoder, audio()
-    memory = DecoderMemory(decoder.language_model, 3, 100)
+    cache = KVCache(decoder.language_model, 3, 100)
 
     def scores(clips: torch.Tensor) -> torch.Tensor:
         spliced = decoder.splice(clips, LENGTHS)
-        first = memory.read_prompt(spliced.embeddings, spliced.mask.sum(dim=1))
-        return torch.stack([first, memory.read(decoder.embed(first.argmax(dim=-1)[:, None]))])
+        first = cache.read_prompt(spliced.embeddings, spliced.mask.sum(dim=1))
+        return torch.stack([first, cache.read(decoder.embed(first.argmax(dim=-1)[:, None]))])
 
     fresh = scores(embeddings)
     assert (scores(audio(scale=3, seed=1)) - fresh).abs().max() > 0.1

@@ -9,8 +9,9 @@ from safetensors.torch import load_file
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from tiny_asr import AudioEncoder
-from tiny_asr.audio import MAX_SAMPLES, log_mel, pad_batch
-from tiny_asr.encoder import HUB_PREFIX, EncoderOfCheckpoint, frame_mask
+from tiny_asr.audio import log_mel, pad_batch
+from tiny_asr.encoder import HUB_PREFIX, EncoderOfCheckpoint
+from tiny_asr.shapes import MAX_SAMPLES, frame_mask
 
 TOLERANCE = 1e-4
 EMBEDDING = 1_600  # samples behind one audio embedding at the default rate

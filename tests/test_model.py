@@ -21,7 +21,7 @@ from torch.nn.functional import cross_entropy
 
 from tiny_asr import ASRConfig, ASRModel
 from tiny_asr.audio import split_at_silences
-from tiny_asr.decoder import IGNORE
+from tiny_asr.shapes import IGNORE
 
 RATE = 16_000
 TEXTS = ["the cat sat on the mat", "", "then the other one", "it sat there too"]

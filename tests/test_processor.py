@@ -17,7 +17,7 @@ from fixtures_models import (
 from transformers import AutoModelForSpeechSeq2Seq, AutoProcessor, pipeline
 
 from tiny_asr import ASRModel, ASRPipeline, ASRProcessor
-from tiny_asr.decoder import IGNORE
+from tiny_asr.shapes import IGNORE
 
 RATE = 16_000
 

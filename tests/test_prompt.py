@@ -6,7 +6,7 @@ import pytest
 from fixtures_models import decoder_dir
 from transformers import AutoTokenizer
 
-from tiny_asr.config import data_dir, resolve_source
+from tiny_asr.hub import data_dir, resolve_source
 from tiny_asr.prompt import AUDIO_MARKER, default_end_token, default_prompt, split_prompt
 
 SMOLLM3_PROMPT = (

@@ -12,8 +12,8 @@ __version__ = "0.1.0"
 
 _MODULE_OF = {
     "ASRConfig": "config",
-    "data_dir": "config",
-    "sample_clip": "config",
+    "data_dir": "hub",
+    "sample_clip": "hub",
     "load_audio": "audio",
     "log_mel": "audio",
     "AudioEncoder": "encoder",
@@ -22,7 +22,7 @@ _MODULE_OF = {
     "ASRModel": "model",
     "ASRProcessor": "processor",
     "ASRPipeline": "processor",
-    "trace_clip": "tracing",
+    "trace_clip": "trace",
 }
 
 __all__ = ["__version__", *sorted(_MODULE_OF)]

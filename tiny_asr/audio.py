@@ -23,17 +23,9 @@ import torchaudio
 from transformers.audio_utils import mel_filter_bank
 
 from tiny_asr.device import send
-from tiny_asr.tracing import stage
+from tiny_asr.shapes import HOP_LENGTH, MAX_SAMPLES, MAX_SECONDS, SAMPLE_RATE, stage
 
-SAMPLE_RATE = 16_000  # samples a second; holds frequencies up to half of it, 8 kHz
 N_FFT = 400  # 25 ms of sound under one window: a few periods of the lowest voice
-HOP_LENGTH = 160  # 10 ms from one window to the next, so neighbours overlap
-MEL_FRAMES_PER_SECOND = SAMPLE_RATE // HOP_LENGTH  # 100
-SAMPLES_PER_ENCODER_FRAME = 2 * HOP_LENGTH  # 20 ms: the encoder's second convolution has stride 2
-ENCODER_FRAMES_PER_SECOND = SAMPLE_RATE // SAMPLES_PER_ENCODER_FRAME
-MAX_SECONDS = 30  # the encoder has position embeddings for this much and no more
-MAX_SAMPLES = MAX_SECONDS * SAMPLE_RATE  # 480 000
-
 LOWEST_RATE, HIGHEST_RATE = 1_000, 1_000_000  # Hz; a header outside this is broken, not unusual
 QUIET_WINDOW = SAMPLE_RATE // 10  # 0.1 s: longer than a stop consonant, shorter than a pause
 

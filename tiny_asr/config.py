@@ -1,122 +1,26 @@
 """ASRConfig: which encoder, which decoder, the projector's shape, the prompt.
 
 Everything that can be read off the two frozen models' own configs is read there (widths, mel bins,
-vocabulary) and never typed again. This module also knows where models are found: `bundled:NAME`
-for the ones in this repository or wheel, a local directory, or a hub id.
+vocabulary) and never typed again.
 """
 
-import os
-import re
 from pathlib import Path
 
-from huggingface_hub import snapshot_download
-from safetensors import SafetensorError
-from transformers import AutoConfig, AutoTokenizer, PretrainedConfig
+from transformers import AutoConfig, PretrainedConfig
 
+from tiny_asr.hub import (
+    BUNDLED,
+    checkpoint_source,
+    load_or_explain,
+    load_tokenizer,
+    resolve_checkpoint,
+)
 from tiny_asr.prompt import default_end_token, default_prompt, split_prompt
 
-PAIRS = ("tiny", "small", "full")
-BUNDLED = "bundled:"
-HUB_ID = re.compile(r"(?!\.)[\w.-]+/[\w.-]+")  # a path may begin with "."
 IDENTITY = {
     "encoder": ("d_model", "encoder_layers", "encoder_ffn_dim", "num_mel_bins", "vocab_size"),
     "decoder": ("model_type", "hidden_size", "num_hidden_layers", "vocab_size"),
 }
-
-
-def data_dir() -> Path:
-    """The folder of bundled models and clips.
-
-    `TINY_ASR_DATA` if set, else `data/` of the checkout, else `tiny_asr/_data` inside a wheel.
-    """
-    package = Path(__file__).resolve().parent
-    places = [package.parent / "data", package / "_data"]
-    if "TINY_ASR_DATA" in os.environ:
-        places = [Path(os.environ["TINY_ASR_DATA"])]
-    for place in places:
-        if (place / "models").is_dir():
-            return place
-    raise ValueError(
-        f"no bundled models at {' or '.join(map(str, places))}; expected a folder with models/ in "
-        "it: set TINY_ASR_DATA to it, or reinstall tiny-asr"
-    )
-
-
-def sample_clip() -> Path:
-    """The bundled sentence that the trace and the notebooks use."""
-    return data_dir() / "sample.flac"
-
-
-def resolve_source(name: str | Path, what: str = "model") -> str:
-    """Turn a model's name into what `transformers` can load: a directory or a hub id.
-
-    Args:
-        name: `bundled:NAME`, a local directory, or a hub id `owner/name`.
-        what: the word for it in an error message.
-    """
-    name = str(name)
-    if name.startswith(BUNDLED):
-        models = data_dir() / "models"
-        directory = models / name.removeprefix(BUNDLED)
-        if not (directory / "config.json").is_file():
-            known = ", ".join(sorted(BUNDLED + p.parent.name for p in models.glob("*/config.json")))
-            raise ValueError(f"no {what} {name!r} is bundled; expected one of: {known}")
-        return str(directory)
-    directory = Path(name).expanduser()
-    if directory.is_dir():
-        if not (directory / "config.json").is_file():
-            raise ValueError(
-                f"the {what} directory {name!r} has no config.json; expected a checkpoint in the "
-                "hub's layout (config.json and safetensors)"
-            )
-        return str(directory)
-    if HUB_ID.fullmatch(name):
-        return name
-    raise ValueError(
-        f"{what} {name!r} was not found; expected a directory with a config.json, a hub id "
-        f"owner/name, or {BUNDLED}NAME"
-    )
-
-
-def checkpoint_source(name: str | Path) -> str:
-    """Like `resolve_source`, for a whole recogniser: the pairs tiny, small, full work too."""
-    if str(name) in PAIRS:
-        return resolve_source(f"{BUNDLED}{name}-asr")
-    try:
-        return resolve_source(name)
-    except ValueError as error:
-        raise ValueError(f"{error}, or one of the pairs: {', '.join(PAIRS)}") from None
-
-
-def resolve_checkpoint(name: str | Path, **hub) -> str:
-    """The directory of a recogniser's checkpoint; one from the hub is downloaded (a few MB).
-
-    Args:
-        name: as in `checkpoint_source`.
-        hub: revision, token, cache_dir, force_download, local_files_only.
-    """
-    source = checkpoint_source(name)
-    if Path(source).is_dir():
-        return source
-    files = ["*.json", "*.jinja", "model.safetensors"]
-    return load_or_explain(snapshot_download, "model", source, allow_patterns=files, **hub)
-
-
-def load_or_explain(load, what: str, name: str, **options):
-    """Call one of transformers' loaders; a failure becomes one ValueError that says what to do."""
-    source = resolve_source(name, what)
-    try:
-        return load(source, **options)
-    except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        if "ignore_mismatched_sizes" in reason:
-            reason = "it has weights of other sizes than its config.json says"
-        advice = (
-            "is it complete and in the hub's layout?"
-            if Path(source).is_dir()
-            else "without network, or with HF_HUB_OFFLINE=1, name a local copy or use --model tiny"
-        )
-        raise ValueError(f"cannot load the {what} {name!r}: {reason} ({advice})") from error
 
 
 class ASRConfig(PretrainedConfig):
@@ -280,13 +184,6 @@ class ASRConfig(PretrainedConfig):
         for part in ("encoder_config", "decoder_config"):
             fields[part].pop("_name_or_path", None)
         return fields
-
-
-def load_tokenizer(decoder: str):
-    """The tokenizer of a decoder; code that its checkpoint may hold is not run."""
-    return load_or_explain(
-        AutoTokenizer.from_pretrained, "decoder", decoder, trust_remote_code=False
-    )
 
 
 def _part_config(given, what: str, source: str) -> PretrainedConfig:

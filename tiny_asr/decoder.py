@@ -12,20 +12,20 @@ computed as if it were alone, without an attention mask, and by the fastest atte
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from tiny_asr.device import send
-from tiny_asr.encoder import frame_mask
-from tiny_asr.memory import DecoderMemory, NoMemory
+from tiny_asr.kv_cache import KVCache, NoCache
 from tiny_asr.prompt import split_prompt
-from tiny_asr.tracing import keep
+from tiny_asr.shapes import IGNORE, frame_mask, keep
 
-IGNORE = -100  # a label that the loss leaves out, as everywhere in PyTorch
-COLUMNS_AT_A_TIME = 64  # sizes of memory are rounded up to it, so that they come again
-MEMORIES = 4  # sizes that are kept on a GPU
+COLUMNS_AT_A_TIME = 64  # a cache's length is rounded up to it, so that its size comes again
+MOST_CACHES = 4  # that lie ready on a GPU while nobody writes
 EXTRA_TOKENS = 8  # a transcript may have this many tokens more than there are audio embeddings
 
 
@@ -64,7 +64,7 @@ class TextDecoder(nn.Module):
                 f"{tokenizer.eos_token!r}: set end_token to one of its tokens"
             )
         self.end_id = tokenizer.convert_tokens_to_ids(end_token)
-        self._memories: dict[tuple, DecoderMemory] = {}
+        self._ready: dict[tuple, list[KVCache]] = {}  # caches that nobody writes with, by size
         for name, text in zip(("before", "after"), split_prompt(prompt), strict=True):
             ids = tokenizer(text, add_special_tokens=False).input_ids
             self.register_buffer(f"prompt_{name}", torch.tensor([ids]).long(), persistent=False)
@@ -133,19 +133,30 @@ class TextDecoder(nn.Module):
         moved = embeddings.gather(1, order[..., None].expand_as(embeddings))
         return Spliced(moved, mask.gather(1, order))
 
-    def memory(self, rows: int, columns: int) -> DecoderMemory:
-        """An empty memory for at least so many columns; on a GPU one that was used before, with
-        its recorded step, where there is one of this size."""
+    @contextmanager
+    def kv_cache(self, rows: int, columns: int) -> Iterator[KVCache]:
+        """An empty cache for at least so many columns, leased to one text until the block ends.
+
+        On a GPU it is one that was given back, with its recorded step, where one of this size is
+        ready; so two texts that are written at the same time never share one.
+        """
         table = self.token_embeddings
         if table.device.type == "cpu":
-            return DecoderMemory(self.language_model, rows, columns)
+            yield KVCache(self.language_model, rows, columns)
+            return
         columns = -(-columns // COLUMNS_AT_A_TIME) * COLUMNS_AT_A_TIME
         key = (rows, columns, table.device, table.dtype, table.data_ptr())
-        if key not in self._memories:
-            if len(self._memories) == MEMORIES:
-                del self._memories[next(iter(self._memories))]  # the oldest
-            self._memories[key] = DecoderMemory(self.language_model, rows, columns, record=True)
-        return self._memories[key]
+        ready = self._ready.pop(key, [])
+        cache = ready.pop() if ready else KVCache(self.language_model, rows, columns, record=True)
+        try:
+            yield cache
+        finally:
+            self._ready[key] = [*self._ready.pop(key, []), *ready, cache]  # now the youngest size
+            while sum(map(len, self._ready.values())) > MOST_CACHES:
+                oldest = next(iter(self._ready))
+                self._ready[oldest].pop(0)
+                if not self._ready[oldest]:
+                    del self._ready[oldest]
 
     def text_logits(
         self, audio_embeddings: Tensor, audio_lengths: Tensor, labels: Tensor
@@ -168,7 +179,7 @@ class TextDecoder(nn.Module):
         spliced = self.splice(audio_embeddings, audio_lengths, text.clamp(min=0), text != IGNORE)
         logits = self.language_model(
             inputs_embeds=spliced.embeddings,
-            past_key_values=NoMemory(),
+            past_key_values=NoCache(),
             logits_to_keep=torch.arange(begin, end, device=device),
             use_cache=False,
         ).logits
@@ -212,17 +223,17 @@ class TextDecoder(nn.Module):
             return
         limits = send(limits, spliced.mask.device)
         finished = limits <= 0
-        memory = self.memory(len(limits), spliced.mask.shape[1] + most)
-        embeddings = keep("decoder_input", spliced.embeddings)
-        logits = memory.read_prompt(embeddings, self.prompt_length + audio_lengths)
-        for step in range(1, most + 1):
-            logits = keep("next_token_logits", logits)
-            token = choose_token(logits, temperature, generator)
-            yield token.masked_fill(finished, IGNORE)
-            finished = finished | (token == self.end_id) | (limits <= step)
-            if step == most or (step % look_every == 0 and bool(finished.all())):
-                return
-            logits = memory.read(self.embed(token[:, None]))
+        with self.kv_cache(len(limits), spliced.mask.shape[1] + most) as cache:
+            embeddings = keep("decoder_input", spliced.embeddings)
+            logits = cache.read_prompt(embeddings, self.prompt_length + audio_lengths)
+            for step in range(1, most + 1):
+                logits = keep("next_token_logits", logits)
+                token = choose_token(logits, temperature, generator)
+                yield token.masked_fill(finished, IGNORE)
+                finished = finished | (token == self.end_id) | (limits <= step)
+                if step == most or (step % look_every == 0 and bool(finished.all())):
+                    return
+                logits = cache.read(self.embed(token[:, None]))
 
 
 def choose_token(
@@ -235,3 +246,16 @@ def choose_token(
         return logits.argmax(dim=-1)
     probabilities = (logits.float() / temperature).softmax(dim=-1)
     return torch.multinomial(probabilities, 1, generator=generator)[:, 0]
+
+
+def token_loss(logits: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
+    """Cross-entropy of the target tokens in float32; -100 is left out.
+
+    Args:
+        logits: (B, L, V) scores for each target.
+        labels: (B, L).
+        reduction: "mean" over the targets, or "sum", to divide by a global count.
+    """
+    return F.cross_entropy(
+        logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORE, reduction=reduction
+    )

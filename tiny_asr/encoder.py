@@ -16,8 +16,8 @@ from torch.nn import functional as F
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from tiny_asr.device import send
-from tiny_asr.packing import AVAILABLE, PACKED, Packing
-from tiny_asr.tracing import keep, stage
+from tiny_asr.fast.packing import AVAILABLE, PACKED, Packing
+from tiny_asr.shapes import attention_mask, frame_mask, keep, stage
 
 HUB_PREFIX = {r"^model\.encoder\.": ""}  # where a whole Whisper checkpoint keeps its encoder
 
@@ -26,18 +26,6 @@ class EncoderOfCheckpoint(WhisperEncoder):
     """The stock encoder, loaded out of a whole Whisper checkpoint without a word on the rest."""
 
     _keys_to_ignore_on_load_unexpected = (r"^model\.decoder\.", r"^proj_out\.")
-
-
-def frame_mask(lengths: Tensor, frames: int) -> Tensor:
-    """(B, frames) bool: which frames belong to a clip of `lengths` (B,) frames."""
-    return torch.arange(frames, device=lengths.device) < lengths[:, None]
-
-
-def attention_mask(seen: Tensor, dtype: torch.dtype) -> Tensor:
-    """What attention adds to its scores (B, 1, 1, T): 0 where `seen` (B, T) is True, and the lowest
-    number there is elsewhere."""
-    zeros = torch.zeros_like(seen, dtype=dtype)
-    return zeros.masked_fill(~seen, torch.finfo(dtype).min)[:, None, None]
 
 
 class AudioEncoder(nn.Module):

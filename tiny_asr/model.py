@@ -16,7 +16,6 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torch.nn import functional as F
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -26,21 +25,15 @@ from transformers import (
 )
 from transformers.utils import ModelOutput
 
-from tiny_asr.audio import HOP_LENGTH, load_audio, log_mel, pad_batch, split_at_silences
-from tiny_asr.config import (
-    BUNDLED,
-    HUB_ID,
-    ASRConfig,
-    load_tokenizer,
-    resolve_checkpoint,
-)
-from tiny_asr.decoder import IGNORE, TextDecoder
+from tiny_asr.audio import load_audio, log_mel, pad_batch, split_at_silences
+from tiny_asr.config import ASRConfig
+from tiny_asr.decoder import TextDecoder, token_loss
 from tiny_asr.device import choose_device, send
 from tiny_asr.encoder import AudioEncoder
-from tiny_asr.frozen import SEED, load_frozen
+from tiny_asr.hub import BUNDLED, HUB_ID, SEED, load_frozen, load_tokenizer, resolve_checkpoint
 from tiny_asr.processor import ASRProcessor
 from tiny_asr.projector import AudioProjector
-from tiny_asr.tracing import keep
+from tiny_asr.shapes import HOP_LENGTH, IGNORE, keep
 
 log = logging.getLogger("tiny_asr")
 
@@ -365,19 +358,6 @@ class ASRModel(PreTrainedModel):
             config.name_or_path = resolve_checkpoint(name, **hub)
         choice = choose_device(str(device), str(dtype).removeprefix("torch."))
         return cls(config, choice.dtype).to(choice.device)
-
-
-def token_loss(logits: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
-    """Cross-entropy of the target tokens in float32; -100 is left out.
-
-    Args:
-        logits: (B, L, V) scores for each target.
-        labels: (B, L).
-        reduction: "mean" over the targets, or "sum", to divide by a global count.
-    """
-    return F.cross_entropy(
-        logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORE, reduction=reduction
-    )
 
 
 AutoConfig.register(ASRConfig.model_type, ASRConfig, exist_ok=True)

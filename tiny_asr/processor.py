@@ -12,15 +12,8 @@ import torch
 from torch import Tensor
 from transformers import BatchFeature, Pipeline, ProcessorMixin
 
-from tiny_asr.audio import (
-    HOP_LENGTH,
-    SAMPLE_RATE,
-    SAMPLES_PER_ENCODER_FRAME,
-    load_audio,
-    log_mel,
-    pad_batch,
-)
-from tiny_asr.decoder import IGNORE
+from tiny_asr.audio import load_audio, log_mel, pad_batch
+from tiny_asr.shapes import HOP_LENGTH, IGNORE, SAMPLE_RATE, SAMPLES_PER_ENCODER_FRAME
 
 
 class ASRProcessor(ProcessorMixin):

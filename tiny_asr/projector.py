@@ -14,7 +14,7 @@ back; far too loud, and it drowns what stands beside it. Notebook 03 measures ho
 from torch import Tensor, nn
 
 from tiny_asr.config import ASRConfig
-from tiny_asr.tracing import stage
+from tiny_asr.shapes import stage
 
 
 @stage("stacked_frames")

@@ -10,7 +10,8 @@ from pathlib import Path
 from PIL import Image, ImageChops
 from PIL.PngImagePlugin import PngInfo
 
-from tiny_asr import ASRModel, plots, sample_clip, trace_clip
+from tiny_asr import ASRModel, sample_clip, trace_clip
+from tiny_asr.figures import plots
 
 MARGIN = 8  # pixels left above and below the drawing
 

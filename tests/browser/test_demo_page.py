@@ -15,8 +15,8 @@ from playwright.sync_api import Browser, Page, Playwright, expect
 from voice import SPEAKING_SECONDS, speaking, words_heard
 
 from tiny_asr import ASRModel, sample_clip
-from tiny_asr.demo_page import serve
-from tiny_asr.tracing import CONTRACT
+from tiny_asr.demo.page import serve
+from tiny_asr.shapes import CONTRACT
 
 HEARD = "she listens to the sea and its waves turning towards"
 WAIT_MS = 30_000

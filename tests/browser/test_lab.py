@@ -11,7 +11,7 @@ import pytest
 from legible import cut_off, faint
 from playwright.sync_api import Browser, expect
 
-from tiny_asr.checks import lesson_of
+from tiny_asr.course.checks import lesson_of
 
 RUN_SECONDS = 420  # of a cell that hangs
 ANSWER_MS = 30_000  # a slider may ask for another pass through the model

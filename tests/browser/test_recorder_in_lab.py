@@ -15,7 +15,7 @@ from voice import SPEAKING_SECONDS, speaking, words_heard
 
 from tiny_asr import load_audio, sample_clip
 
-RECORD = "from tiny_asr.recorder import VoiceRecorder\nvoice = VoiceRecorder()\nvoice"
+RECORD = "from tiny_asr.course.recorder import VoiceRecorder\nvoice = VoiceRecorder()\nvoice"
 USE = """import torch
 from tiny_asr import ASRModel
 torch.save(voice.waveform, "waveform.pt")

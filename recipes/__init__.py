@@ -1,0 +1,1 @@
+"""The programs that made what is bundled in data/: `python -m recipes --help`."""

@@ -1,0 +1,62 @@
+"""Draw the log of each trained model as a picture beside it, for its card.
+
+python -m recipes.curves
+"""
+
+import csv
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+from matplotlib.ticker import EngFormatter
+
+from recipes.text import CHECKOUT
+
+MODELS = CHECKOUT / "data" / "models"
+HEARD = (
+    "clips",
+    "clips heard",
+    {"loss": "augmented training speech", "loss_dev": "real dev speech"},
+    "loss, nats a token",
+)
+# log: (column across, its label, {column up: its label}, label up)
+CURVES = {
+    "tiny-decoder/log.csv": (
+        "positions",
+        "positions read",
+        {"val_plain": "plain text", "val_dictation": "dictation"},
+        "loss, nats a token",
+    ),
+    "tiny-encoder/log.csv": ("hours", "hours heard", {"wer_dev": "CTC"}, "WER on real dev speech"),
+    "tiny-asr/first.csv": HEARD,
+    "small-asr/first.csv": HEARD,
+}
+
+
+def draw(log: Path, across: str, x_label: str, columns: dict[str, str], y_label: str) -> None:
+    """One picture of one log, beside it."""
+    with open(log, encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    figure, axes = plt.subplots(figsize=(6, 3.2), layout="constrained")
+    for column, label in columns.items():
+        points = [(float(row[across]), float(row[column])) for row in rows if row[column]]
+        axes.plot(*zip(*points, strict=True), label=label, linewidth=2)
+        axes.annotate(f"{points[-1][1]:.2f}", points[-1], (4, 0), textcoords="offset points")
+    axes.set(xlabel=x_label, ylabel=y_label, ylim=(0, None))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    if len(columns) > 1:
+        axes.legend(frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(log.with_suffix(".png"), dpi=110, metadata={"Software": None})
+    plt.close(figure)
+    print(f"wrote {log.with_suffix('.png').relative_to(CHECKOUT)}")
+
+
+def main() -> None:
+    for name, curve in CURVES.items():
+        log = MODELS / name
+        if log.is_file():
+            draw(log, *curve)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""Write the configs of the three pairs: data/models/{tiny,small,full}-asr.
+
+    python -m recipes.pairs
+
+A pair's folder holds its config and, once it is trained, its projector. `tiny` and `small` share a
+decoder that lies in this repository. The parts of `small` and `full` that live on the model hub are
+described here by the sizes in their published configs, so that `tiny-asr info` can speak of them
+without a network; when they are loaded, their own configs are read.
+"""
+
+from pathlib import Path
+
+from transformers import SmolLM3Config, WhisperConfig
+
+from tiny_asr.config import ASRConfig
+from tiny_asr.hub import BUNDLED, data_dir
+from tiny_asr.prompt import AUDIO_MARKER, INSTRUCTION
+
+TURN = f"<|im_start|>user\n{AUDIO_MARKER}{INSTRUCTION}<|im_end|>\n<|im_start|>assistant\n"
+# SmolLM3-3B's template with thinking switched off; see tiny_asr/prompt.py.
+SMOLLM3_PROMPT = f"<|im_start|>system\n/no_think<|im_end|>\n{TURN}<think>\n\n</think>\n"
+PIECE_SECONDS = 15.0  # tiny-decoder was taught on notes of at most 45 words: three a second
+
+
+def whisper_tiny_en() -> WhisperConfig:
+    """Sizes of openai/whisper-tiny.en."""
+    return WhisperConfig(
+        vocab_size=51864,
+        d_model=384,
+        encoder_layers=4,
+        encoder_attention_heads=6,
+        encoder_ffn_dim=1536,
+        decoder_layers=4,
+        decoder_attention_heads=6,
+        decoder_ffn_dim=1536,
+        num_mel_bins=80,
+    )
+
+
+def whisper_large_v3_turbo() -> WhisperConfig:
+    """Sizes of openai/whisper-large-v3-turbo."""
+    return WhisperConfig(
+        vocab_size=51866,
+        d_model=1280,
+        encoder_layers=32,
+        encoder_attention_heads=20,
+        encoder_ffn_dim=5120,
+        decoder_layers=4,
+        decoder_attention_heads=20,
+        decoder_ffn_dim=5120,
+        num_mel_bins=128,
+    )
+
+
+def smollm3_3b() -> SmolLM3Config:
+    """Sizes of HuggingFaceTB/SmolLM3-3B."""
+    return SmolLM3Config(
+        vocab_size=128256,
+        hidden_size=2048,
+        intermediate_size=11008,
+        num_hidden_layers=36,
+        num_attention_heads=16,
+        num_key_value_heads=4,
+        tie_word_embeddings=True,
+    )
+
+
+def main() -> None:
+    """Write the three configs, and the processor where the tokenizer is here."""
+    models = data_dir() / "models"
+    pairs = {
+        "tiny": ASRConfig(piece_seconds=PIECE_SECONDS),
+        "small": ASRConfig(
+            encoder="openai/whisper-tiny.en",
+            encoder_config=whisper_tiny_en(),
+            projector_hidden_dim=2048,
+            piece_seconds=PIECE_SECONDS,
+        ),
+        "full": ASRConfig(
+            encoder="openai/whisper-large-v3-turbo",
+            encoder_config=whisper_large_v3_turbo(),
+            decoder="HuggingFaceTB/SmolLM3-3B",
+            decoder_config=smollm3_3b(),
+            projector_hidden_dim=2048,
+            prompt=SMOLLM3_PROMPT,
+            end_token="<|im_end|>",
+        ),
+    }
+    for name, config in pairs.items():
+        directory: Path = models / f"{name}-asr"
+        config.architectures = ["ASRModel"]
+        config.save_pretrained(directory)
+        print(f"{directory.name}: {config.encoder} + {config.decoder}")
+    assert pairs["tiny"].decoder == BUNDLED + "tiny-decoder"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,303 @@
+"""What makes it fast changes nothing: compiled layers, recorded steps, memory saved, work counted.
+
+Speed itself is shown by `tiny-asr benchmark`. The tests that need a GPU run where there is one.
+"""
+
+import copy
+import math
+import sys
+
+import pytest
+import torch
+from fixtures_models import encoder_dir, noise, pair, strengthen, talkative, talkative_decoder_dir
+from small_runs import small_run
+
+from tiny_asr import ASRConfig, ASRModel, load_audio
+from tiny_asr.audio import pad_batch
+from tiny_asr.bench.random_pair import PROMPT_TOKENS, write_random_pair
+from tiny_asr.bench.stages import Ceilings, ceilings
+from tiny_asr.decoder import token_loss
+from tiny_asr.device import send
+from tiny_asr.fast.activations import compute_twice, kept_bytes_per_second
+from tiny_asr.fast.compiling import compile_layers
+from tiny_asr.fast.outcomes import Outcome, Outcomes
+from tiny_asr.fast.packing import Packing
+from tiny_asr.hub import sample_clip
+from tiny_asr.kv_cache import KVCache
+from tiny_asr.shapes import frame_mask
+from tiny_asr.training.trainer import Trainer
+
+on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA GPU here")
+LENGTHS = (0.7, 2.3, 1.6)  # seconds
+TEXTS = ["the cat sat", "on a mat", "and slept all day"]
+
+
+@pytest.fixture(autouse=True)
+def any_distutils(monkeypatch):
+    """To compile for a CPU, PyTorch imports setuptools, which insists on being before distutils
+    (Python 3.11 still has it); some other test may have imported that."""
+    if sys.version_info < (3, 12):
+        monkeypatch.setenv("SETUPTOOLS_USE_DISTUTILS", "stdlib")
+
+
+def fresh() -> ASRModel:
+    """A talkative model that a test may change."""
+    config = ASRConfig(encoder=encoder_dir(), decoder=talkative_decoder_dir())
+    return strengthen(ASRModel(config))
+
+
+def clips(*lengths: float) -> list[torch.Tensor]:
+    return [noise(seconds, seed) for seed, seconds in enumerate(lengths)]
+
+
+def loss_and_gradients(model: ASRModel, *lengths: float) -> tuple[float, list[torch.Tensor]]:
+    """One training step's loss and the projector's gradients, through every part of the model."""
+    padded, samples = pad_batch(clips(*lengths), model.config.samples_per_embedding)
+    labels = model.processor.labels(
+        ["the cat sat", "on a mat", "and slept all day"][: len(lengths)]
+    )
+    frames, own = model.encode_batch(padded, samples)
+    audio = model.audio_projector(frames)
+    own = own // model.config.audio_downsample_rate
+    labels = labels.to(audio.device)
+    loss = token_loss(model.decoder.text_logits(audio, own, labels), labels)
+    weights = list(model.audio_projector.parameters())
+    return loss.item(), list(torch.autograd.grad(loss, weights))  # leaves nothing in the model
+
+
+def assert_same_step(model: ASRModel, other: ASRModel, *lengths: float) -> None:
+    loss, gradients = loss_and_gradients(model, *lengths)
+    plain_loss, plain = loss_and_gradients(other, *lengths)
+    assert loss == pytest.approx(plain_loss, rel=1e-5)
+    for gradient, expected in zip(gradients, plain, strict=True):
+        torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=1e-5 * expected.abs().max())
+
+
+# Compiled layers ---------------------------------------------------------------------------------
+
+
+def test_compiled_layers_train_and_write_as_plain_ones_do():
+    model = fresh()
+    compile_layers(model)
+    for lengths in (LENGTHS, LENGTHS[:2]):
+        assert_same_step(model, talkative(), *lengths)
+    for _ in range(2):  # the first prompt of a memory is read by plain layers
+        written = model.generate(clips(*LENGTHS), 6)
+        for ids, expected in zip(written, talkative().generate(clips(*LENGTHS), 6), strict=True):
+            assert torch.equal(ids, expected)
+
+
+def test_each_kind_of_layer_is_compiled_once_and_not_each_layer():
+    from torch._dynamo.utils import counters
+
+    model = fresh()
+    compile_layers(model)
+    torch._dynamo.reset()
+    counters.clear()
+    cache = KVCache(model.decoder.language_model, 3, 16)
+    prompt = model.decoder.embed(torch.arange(18).view(3, 6))
+    for _ in range(2):
+        cache.read_prompt(prompt, torch.tensor([6, 6, 6]))
+        cache.read(prompt[:, :1])
+    # With and without rotary positions; the prompt, a first step, and one of any length.
+    assert counters["stats"]["unique_graphs"] <= 6 < 2 * len(model.decoder.layers)
+
+
+# Memory ------------------------------------------------------------------------------------------
+
+
+def test_computing_twice_changes_nothing_but_what_is_kept():
+    model = fresh()
+    before = kept_bytes_per_second(model)
+    compute_twice(model.decoder)
+    assert_same_step(model, talkative(), *LENGTHS)
+    assert kept_bytes_per_second(model) < 0.6 * before
+
+
+def test_what_is_kept_is_counted_per_second_and_without_the_weights():
+    kept, config = kept_bytes_per_second(pair()), pair().config.decoder_config
+    positions = 10 + 3.6  # a second, beside the prompt
+    layers, wide = config.num_hidden_layers, config.intermediate_size
+    assert kept > 4 * positions * layers * 2 * wide  # the MLP's two products at least, float32
+    assert kept < 4 * positions * layers * 60 * (config.hidden_size + wide)
+
+
+# Packing -----------------------------------------------------------------------------------------
+
+
+def test_packed_clips_lie_one_behind_the_other_and_come_back_padded_with_zeros():
+    padded = torch.randn(3, 5, 2)
+    packing = Packing(frame_mask(torch.tensor([2, 5, 3]), 5), torch.device("cpu"))
+    packed = packing.pack(padded)
+    assert torch.equal(packed[0], torch.cat([padded[0, :2], padded[1], padded[2, :3]]))
+    assert packing.attention["starts"].tolist() == [0, 2, 7, 10]
+    assert packing.attention["longest"] == 5
+    back = packing.unpack(packed)
+    assert torch.equal(back[1], padded[1]) and torch.equal(back[0, :2], padded[0, :2])
+    assert not back[0, 2:].any() and not back[2, 3:].any()
+
+
+# Outcomes ----------------------------------------------------------------------------------------
+
+
+def test_outcomes_come_in_order_and_at_once_on_a_cpu():
+    outcomes = Outcomes()
+    for step in range(3):
+        outcomes.add(torch.tensor(float(step)), torch.tensor(math.inf), 10, 1e-3)
+    assert list(outcomes.arrived()) == [
+        Outcome(float(step), math.inf, 10, 1e-3) for step in range(3)
+    ]
+    assert list(outcomes.arrived(everything=True)) == []
+
+
+# Work and ceilings ------------------------------------------------------------------------------
+
+
+def test_a_floor_is_the_slower_of_computing_and_reading():
+    limits = Ceilings(flops=100.0, bytes=10.0)
+    assert limits.floor(200.0) == 2.0
+    assert limits.floor(200.0, 50.0) == 5.0
+    measured = ceilings(torch.device("cpu"), torch.float32)
+    assert 1e9 < measured.flops < 1e14 and 1e8 < measured.bytes < 1e13
+
+
+# A random pair -----------------------------------------------------------------------------------
+
+
+def test_a_random_pair_has_the_sizes_of_the_model_and_loads_from_its_folder(tmp_path):
+    folder = write_random_pair(tmp_path / "pair", "tiny", torch.device("cpu"), torch.float32)
+    model = ASRModel.from_pretrained(folder)
+    bundled = ASRModel.from_pretrained("tiny")
+    for part in ("encoder", "decoder", "audio_projector"):
+        sizes = [p.shape for p in getattr(model, part).parameters()]
+        assert sizes == [p.shape for p in getattr(bundled, part).parameters()]
+    assert model.untrained == ("projector",)
+    assert model.decoder.prompt_length == PROMPT_TOKENS
+    weights = copy.deepcopy(model.decoder.token_embeddings)
+    assert not torch.allclose(weights, bundled.decoder.token_embeddings)
+
+
+# On a GPU ----------------------------------------------------------------------------------------
+
+
+@on_a_gpu
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_gpu_writes_the_same_text_from_recorded_steps(compiled):
+    sound = load_audio(sample_clip())
+    pieces = [sound, sound[:20_000], sound[10_000:]]
+    expected = ASRModel.from_pretrained("tiny").transcribe(pieces, 16_000)
+    model = ASRModel.from_pretrained("tiny", device="cuda", dtype="float32")
+    if compiled:
+        compile_layers(model)
+    for _ in range(3):  # recorded, then played again
+        assert model.transcribe(pieces, 16_000) == expected
+        assert "".join(model.stream(sound, 16_000)) == expected[0]
+    caches = [cache for same in model.decoder._ready.values() for cache in same]
+    assert caches and all(cache.recorded for cache in caches)
+
+
+@on_a_gpu
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_gpus_step_is_the_cpus(compiled):
+    model = fresh().cuda()
+    if compiled:
+        compile_layers(model)
+    loss, gradients = loss_and_gradients(model, *LENGTHS)
+    plain_loss, plain = loss_and_gradients(talkative(), *LENGTHS)
+    assert loss == pytest.approx(plain_loss, rel=1e-4)
+    for gradient, expected in zip(gradients, plain, strict=True):
+        limit = 1e-3 * expected.abs().max()
+        torch.testing.assert_close(gradient.cpu(), expected, rtol=1e-2, atol=limit)
+
+
+@on_a_gpu
+def test_a_training_step_never_waits_for_the_gpu(tmp_path):
+    trainer = Trainer(small_run(tmp_path / "run", device="cuda"), say=lambda line: None)
+    trainer._begin(False)
+    stream = trainer._stream()
+    batches = [[next(stream)] for _ in range(6)]
+    trainer._step(batches[0])  # takes memory
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for batch in batches[1:]:
+            trainer._step(batch)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert len(list(trainer.outcomes.arrived(everything=True))) == 6
+
+
+@on_a_gpu
+def test_a_step_that_is_not_finite_is_left_out_on_a_gpu(tmp_path):
+    trainer = Trainer(small_run(tmp_path / "run", device="cuda"), say=lambda line: None)
+    trainer._begin(False)
+    stream = trainer._stream()
+    trainer._step([next(stream)])
+    before = [weight.detach().clone() for weight in trainer.projector.parameters()]
+    hook = next(trainer.projector.parameters()).register_hook(lambda grad: grad * math.nan)
+    trainer._step([next(stream)])
+    hook.remove()
+    for weight, same in zip(trainer.projector.parameters(), before, strict=True):
+        assert torch.equal(weight, same)
+    trainer._step([next(stream)])
+    assert not torch.equal(next(trainer.projector.parameters()), before[0])
+
+
+def test_sending_to_a_cpu_copies_nothing():
+    tensor = torch.zeros(3)
+    assert send(tensor, torch.device("cpu")) is tensor
+
+
+@on_a_gpu
+def test_packed_clips_are_heard_as_exactly_as_padded_ones():
+    model, precise = (
+        ASRModel.from_pretrained("tiny", device="cuda", dtype=dtype)
+        for dtype in ("bfloat16", "float32")
+    )
+    padded, samples = pad_batch(clips(*LENGTHS), model.config.samples_per_embedding)
+    exact, frames = precise.encode_batch(padded, samples)
+    packed, _ = model.encode_batch(padded, samples)
+    model.encoder.whisper.set_attn_implementation("sdpa")
+    masked, _ = model.encode_batch(padded, samples)
+    own = frame_mask(frames, packed.shape[1]).cuda()
+    assert not packed[~own].any()
+    errors = [(output - exact)[own].square().mean().sqrt() for output in (packed, masked)]
+    assert errors[0] < 1.1 * errors[1]
+
+
+@on_a_gpu
+@pytest.mark.slow
+def test_full_size_logits_are_as_near_to_float32_as_plain_bfloat16(tmp_path):
+    device = torch.device("cuda")
+    folder = write_random_pair(tmp_path / "pair", "full", device, torch.bfloat16)
+    labels = torch.randint(5, 2000, (3, 12), device=device)
+    padded, samples = pad_batch(clips(*LENGTHS), 1600)
+
+    def logits(dtype: str, compiled: bool = False, plain: bool = False) -> torch.Tensor:
+        model = ASRModel.from_pretrained(folder, device="cuda", dtype=dtype)
+        if compiled:
+            compile_layers(model)
+        if plain:
+            model.encoder.whisper.set_attn_implementation("sdpa")
+        with torch.no_grad():
+            frames, own = model.encode_batch(padded, samples)
+            audio, own = model.audio_projector(frames), own // 5
+            if not plain:
+                return model.decoder.text_logits(audio, own, labels).float()
+            text = torch.ones_like(labels, dtype=torch.bool)
+            spliced = model.decoder.splice(audio, own, labels, text)
+            scored = model.decoder.language_model(
+                inputs_embeds=spliced.embeddings, attention_mask=spliced.mask.long()
+            ).logits.float()
+            first = (model.decoder.prompt_length + own - 1).to(device)
+            place = first[:, None] + torch.arange(labels.shape[1], device=device)
+            return scored.gather(1, place[..., None].expand(-1, -1, scored.shape[2]))
+
+    exact = logits("float32", plain=True)
+    error = {
+        "plain": logits("bfloat16", plain=True) - exact,
+        "fast": logits("bfloat16") - exact,
+        "compiled": logits("bfloat16", compiled=True) - exact,
+    }
+    size = {name: value.square().mean().sqrt().item() for name, value in error.items()}
+    print({name: f"{value:.4f}" for name, value in size.items()}, f"of {exact.std().item():.2f}")
+    assert size["fast"] < 1.1 * size["plain"] and size["compiled"] < 1.1 * size["plain"]

@@ -1,0 +1,269 @@
+"""The set-up files agree with one another, the README's commands run, and a wheel stands alone.
+
+These are the things that rot unseen, because whoever works on the project has everything installed.
+"""
+
+import importlib.metadata
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import tiny_asr
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+BIN = Path(sys.executable).parent
+PYPROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
+DEPENDENCIES = PYPROJECT["project"]["dependencies"]
+DEV = PYPROJECT["project"]["optional-dependencies"]["dev"]
+README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+
+# What this machine's own checkout, home and package servers are called is nobody else's business.
+PRIVATE = re.compile(
+    r"(?<![\w.-])/(?:work|root|home|Users|opt)/|[A-Z]:\\Users"
+    r"|pypi\.org|pythonhosted\.org|download\.pytorch\.org|conda\.anaconda\.org|npmjs\.org"
+)
+# These install gigabytes, start a server or take minutes: the test asks make what it would do.
+NOT_RUN = {"make lab", "make demo", "make test", "make wheelhouse"}
+
+needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+
+
+def fenced(language: str) -> list[str]:
+    """The README's code blocks in one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+
+
+def run(command: list[str], folder: Path, **environment: str) -> subprocess.CompletedProcess:
+    """Run a command as from a fresh shell with this environment active."""
+    ours = ("TINY_ASR_DATA", "MAKEFLAGS", "MAKELEVEL", "MFLAGS")
+    settings = {name: value for name, value in os.environ.items() if name not in ours}
+    settings["PATH"] = os.pathsep.join([str(BIN), settings["PATH"]])
+    return subprocess.run(
+        command, cwd=folder, env=settings | environment, capture_output=True, text=True, check=False
+    )
+
+
+def check(result: subprocess.CompletedProcess) -> str:
+    """The command's output, once it is sure that it succeeded."""
+    assert result.returncode == 0, f"{result.args}\n{result.stdout}\n{result.stderr}"
+    return result.stdout
+
+
+def project_files() -> list[Path]:
+    """Every file that is in git or would be with the next `git add`."""
+    if not (REPOSITORY / ".git").exists():
+        pytest.skip("not a git checkout")
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = check(run(command, REPOSITORY)).split("\0")
+    return [path for name in names if name and (path := REPOSITORY / name).is_file()]
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Path:
+    """A checkout to run commands in: what they write lands here, and it has no `.venv`."""
+    for entry in REPOSITORY.iterdir():
+        if entry.is_file():
+            shutil.copy(entry, tmp_path)
+        elif entry.name in ("data", "notebooks", "tests", "tiny_asr"):
+            (tmp_path / entry.name).symlink_to(entry)
+    return tmp_path
+
+
+def test_environment_yml_lists_the_packages_of_pyproject():
+    conda = yaml.safe_load((REPOSITORY / "environment.yml").read_text(encoding="utf-8"))
+    *from_conda, from_pip = conda["dependencies"]
+    assert from_conda == ["python" + PYPROJECT["project"]["requires-python"], "pip"]
+    assert from_pip["pip"] == ["-c constraints.txt", "-e .[dev]", *DEPENDENCIES]
+
+
+def test_constraints_pin_every_direct_dependency_to_a_version_that_pyproject_allows():
+    pins = {}
+    for line in (REPOSITORY / "constraints.txt").read_text(encoding="utf-8").splitlines():
+        if line.startswith("#"):
+            continue
+        # Names and versions only: a download address would tie everyone to one server.
+        pin = re.fullmatch(r'([\w.-]+)==(\d[\w.]*)(; sys_platform == "linux")?', line)
+        assert pin, f"{line!r} is not NAME==VERSION"
+        name = canonicalize_name(pin[1])
+        assert name not in pins, f"{name} is pinned twice"
+        pins[name] = pin[2]
+    for text in [*DEPENDENCIES, *DEV, *PYPROJECT["build-system"]["requires"]]:
+        wanted = Requirement(text)
+        version = pins[canonicalize_name(wanted.name)]
+        assert wanted.specifier.contains(version), f"{version} is pinned, {text} is asked for"
+    assert pins["torch"] == pins["torchaudio"]
+
+
+def test_the_installed_version_is_the_packages_own():
+    assert importlib.metadata.version("tiny-asr") == tiny_asr.__version__
+
+
+def test_the_citation_names_the_packages_version():
+    citation = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text(encoding="utf-8"))
+    assert str(citation["version"]) == tiny_asr.__version__
+
+
+def test_the_licence_is_mit():
+    assert PYPROJECT["project"]["license"] == "MIT"
+    assert (REPOSITORY / "LICENSE").read_text(encoding="utf-8").startswith("MIT License\n")
+
+
+def test_both_ci_systems_run_the_same_script():
+    script = REPOSITORY / ".ci" / "run"
+    assert "make test" in script.read_text(encoding="utf-8").splitlines()
+    assert os.access(script, os.X_OK)
+    workflow = yaml.safe_load((REPOSITORY / ".github/workflows/ci.yml").read_text(encoding="utf-8"))
+    assert workflow["jobs"]["test"]["steps"][-1] == {"run": "bash .ci/run"}
+
+
+def test_no_file_outside_data_is_larger_than_one_megabyte():
+    outside = [path for path in project_files() if not path.is_relative_to(REPOSITORY / "data")]
+    assert REPOSITORY / "README.md" in outside
+    assert [path.name for path in outside if path.stat().st_size > 1_000_000] == []
+
+
+def test_no_file_names_this_machine_or_a_package_server():
+    found = []
+    for path in project_files():
+        content = path.read_bytes()
+        if b"\0" in content:  # not text
+            continue
+        for number, line in enumerate(content.decode("utf-8").splitlines(), start=1):
+            if match := PRIVATE.search(line):
+                found.append(f"{path.relative_to(REPOSITORY)}:{number}: {match[0]}")
+    assert found == []
+
+
+@needs_make
+def test_make_alone_lists_every_target(workspace):
+    targets = re.search(r"^\.PHONY: (.*)$", (workspace / "Makefile").read_text(), re.MULTILINE)[1]
+    listed = [line.split()[1] for line in check(run(["make"], workspace)).splitlines()]
+    assert listed == targets.split()
+
+
+@needs_make
+def test_make_installs_once_and_again_only_when_the_packages_change(workspace):
+    assert "pip install" in check(run(["make", "-n", "lab"], workspace))
+    for name in ("bin/pip", ".installed"):
+        (workspace / ".venv" / name).parent.mkdir(parents=True, exist_ok=True)
+        (workspace / ".venv" / name).touch()
+    planned = check(run(["make", "-n", "lab"], workspace))
+    assert "pip install" not in planned and "--ip=127.0.0.1" in planned
+    os.utime(workspace / ".venv/.installed", (0, 0))  # older than constraints.txt
+    assert "pip install" in check(run(["make", "-n", "lab"], workspace))
+
+
+@needs_make
+def test_make_installs_from_the_wheelhouse_alone_where_there_is_one(workspace):
+    assert "--no-index" not in check(run(["make", "-n", "lab"], workspace))
+    (workspace / "wheelhouse").mkdir()
+    (workspace / "wheelhouse/six-1.17.0-py3-none-any.whl").touch()
+    planned = check(run(["make", "-n", "lab"], workspace))
+    assert "pip install --no-index --find-links wheelhouse" in planned
+
+
+@needs_make
+def test_make_says_what_to_do_when_python_is_too_old(workspace):
+    old = workspace / "python3.9"
+    old.write_text("#!/bin/sh\nexit 1\n")  # what Python 3.9 answers to the Makefile's question
+    old.chmod(0o755)
+    result = run(["make", "lab", "PYTHON=./python3.9"], workspace)
+    assert result.returncode != 0
+    assert "needs Python 3.11 or newer, and ./python3.9 is not" in result.stderr
+    assert not (workspace / ".venv").exists()
+
+
+@pytest.mark.parametrize("line", "".join(fenced("bash")).splitlines())
+def test_readme_command(line, workspace):
+    command = shlex.split(line)
+    if command[0] == "make":
+        if shutil.which("make") is None:
+            pytest.skip("make is not installed")
+        # -o: take what is installed here as up to date, so that make only does the rest.
+        as_installed = ["-o", ".venv/.installed", f"BIN={BIN}"]
+        command += ["-n"] if line in NOT_RUN else as_installed
+    output = check(run(command, workspace))
+    assert output.strip()
+    if "--json" in command:
+        json.loads(output)
+    if "trace" in command:
+        assert {"encoder_output.png", "projector_output.png"} <= {
+            path.name for path in (workspace / "trace").iterdir()
+        }
+
+
+@pytest.mark.parametrize("block", fenced("python"))
+def test_readme_python(block, workspace):
+    assert check(run([sys.executable, "-c", block], workspace)).strip()
+
+
+def test_readme_has_commands_and_python():
+    assert set("".join(fenced("bash")).splitlines()) >= NOT_RUN
+    assert len(fenced("python")) == 1
+
+
+def test_a_wheel_in_an_empty_folder_transcribes_without_network(tmp_path):
+    wheels, target, elsewhere = (tmp_path / name for name in ("wheels", "target", "elsewhere"))
+    elsewhere.mkdir()
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+    build = ["wheel", str(REPOSITORY), "--no-deps", "--no-build-isolation", "-w", str(wheels)]
+    check(run(pip + build, elsewhere))
+    (wheel,) = wheels.iterdir()
+    folders = {name.split("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
+    assert folders == {"tiny_asr", f"tiny_asr-{tiny_asr.__version__}.dist-info"}
+    check(run([*pip, "install", "--no-deps", "--target", str(target), str(wheel)], elsewhere))
+
+    program = f"""
+from pathlib import Path
+import tiny_asr
+from tiny_asr import ASRModel, data_dir, sample_clip
+target = Path({str(target)!r}).resolve()
+assert Path(tiny_asr.__file__).resolve().is_relative_to(target), tiny_asr.__file__
+assert data_dir().is_relative_to(target), data_dir()
+text = ASRModel.from_pretrained("tiny").transcribe(sample_clip())
+assert isinstance(text, str), text
+"""
+    home = {"HOME": str(elsewhere), "PYTHONPATH": str(target), "HF_HUB_OFFLINE": "1"}
+    check(run([sys.executable, "-c", program], elsewhere, **home))
+
+
+def test_executing_a_notebook_twice_writes_the_same_bytes(tmp_path):
+    path = tmp_path / "widget.ipynb"
+    cells = ["import ipywidgets", "ipywidgets.IntSlider(3)", "for i in range(3):\n    print(i)"]
+    nbformat.write(
+        nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells]), path
+    )
+    command = [sys.executable, str(REPOSITORY / "notebooks/execute.py"), str(path)]
+    check(run(command, tmp_path))
+    first = path.read_bytes()
+    check(run(command, tmp_path))
+    assert path.read_bytes() == first
+
+    notebook = nbformat.reads(first.decode("utf-8"), as_version=4)
+    assert "widgets" not in notebook.metadata
+    assert [cell.execution_count for cell in notebook.cells] == [1, 2, 3]
+    assert notebook.cells[1].outputs[0].data == {"text/plain": "IntSlider(value=3)"}
+    assert notebook.cells[2].outputs[0].text == "0\n1\n2\n"
+
+
+def test_a_notebook_that_fails_is_left_as_it_was(tmp_path):
+    path = tmp_path / "fails.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1 / 0")]), path)
+    before = path.read_bytes()
+    result = run([sys.executable, str(REPOSITORY / "notebooks/execute.py"), str(path)], tmp_path)
+    assert result.returncode == 1
+    assert "ZeroDivisionError" in result.stdout
+    assert path.read_bytes() == before

@@ -1,0 +1,217 @@
+"""Nothing is lost: a run that is stopped, killed, out of disk or spread out ends the same."""
+
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from fixtures_models import decoder_dir
+from safetensors.torch import load_file
+from small_runs import (
+    Stop,
+    assert_same,
+    checkpoints,
+    clips,
+    crash_at,
+    end,
+    final,
+    read_until,
+    small_run,
+    some_rows,
+    start,
+    train,
+    whole_run,
+    write_rows,
+)
+
+from tiny_asr.training.log import read_log
+from tiny_asr.training.settings import TrainingSettings
+
+HARDER = {
+    "accumulation": 2,
+    "noise_data": clips(3, 7),
+    "noise_fraction": 0.2,
+    "max_utterances": 72,
+    "augment": {
+        "speed_factors": (0.9, 1.0, 1.1),
+        "reverb_probability": 0.5,
+        "noise_probability": 0.5,
+        "band_limit_probability": 0.5,
+        "gain_db": (-6, 6),
+        "time_masks": 1,
+        "frequency_masks": 1,
+        "frame_dropout": 0.1,
+    },
+}
+
+
+# In one process ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["cached", "augmented"])
+def test_an_interrupted_run_ends_with_the_same_weights(tmp_path, kind):
+    changes = {"cache": tmp_path / "caches", "eval_data": clips(3, 1)} | {"eval_limit": 1}
+    changes = changes if kind == "cached" else HARDER
+    whole, broken = small_run(tmp_path / "whole", **changes), tmp_path / "broken"
+    train(whole)
+    epochs = read_log(whole.out + "/log.csv")[-1]["epoch"]
+    assert epochs >= 2
+    again = small_run(broken, **changes)
+    with pytest.raises(Stop):
+        train(again, on_log=crash_at(1))  # before there is a checkpoint
+    for step in (5, 9):
+        with pytest.raises(Stop):
+            train(again, resume=True, on_log=crash_at(step))
+    torn = (broken / "log.csv").read_text()
+    (broken / "log.csv").write_text(torn + "99,1")  # a kill in the middle of a line
+    train(again, resume=True)
+    assert_same(broken, Path(whole.out))
+    ours, theirs = (read_log(Path(run.out) / "log.csv") for run in (again, whole))
+    for key in ("step", "utterances", "wer", "skipped"):
+        assert [row[key] for row in ours] == [row[key] for row in theirs]
+    best = [load_file(Path(run.out) / "model.safetensors") for run in (again, whole)]
+    assert all(torch.equal(best[0][name], best[1][name]) for name in best[0])
+
+
+def test_a_damaged_newest_checkpoint_costs_time_but_no_weights(tmp_path):
+    broken = small_run(tmp_path / "broken")
+    with pytest.raises(Stop):
+        train(broken, on_log=crash_at(11))
+    assert checkpoints(tmp_path / "broken") == ["latest", "step-4", "step-8"]
+    weights = tmp_path / "broken" / "checkpoints" / "step-8" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    _, said = train(broken, resume=True)
+    assert "step-8 is damaged" in said
+    assert "resumed at step 4, 12 utterances" in said
+    assert_same(tmp_path / "broken", whole_run())
+
+
+@pytest.mark.parametrize(
+    ("number", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)]
+)
+def test_a_signal_saves_after_the_step_at_hand_and_then_ends_the_run(tmp_path, number, raised):
+
+    def ask(state, model):
+        if state.step == 7:
+            signal.raise_signal(number)
+
+    before = signal.getsignal(number)
+    settings = small_run(tmp_path / "stopped", save_every=1000)
+    with pytest.raises(raised) as ended:
+        train(settings, on_log=ask)
+    if raised is SystemExit:
+        assert ended.value.code == 128 + number
+    assert signal.getsignal(number) is before
+    assert checkpoints(tmp_path / "stopped") == ["latest", "step-8"]
+    _, said = train(settings, resume=True)
+    assert "resumed at step 8" in said
+    assert_same(tmp_path / "stopped", whole_run())
+
+
+# In processes of their own -----------------------------------------------------------------------
+
+
+def killed_and_resumed(folder: Path, kills: int, seed: int) -> None:
+    """Kill a run again and again, at other moments each time; compare with an undisturbed one."""
+    # A checkpoint after every step: saving takes longer than training.
+    changes = {"max_utterances": 24 * (1 + kills), "save_every": 1, "workers": 1}
+    settings = small_run(folder / "whole", **changes)
+    train(settings)
+    rng, killed, runs = random.Random(seed), 0, 0
+    while killed < kills:  # should a run end before its kill, another one begins
+        runs += 1
+        out = folder / f"killed-{runs}"
+        own = TrainingSettings.load(folder / "whole" / "run.yaml", out=out)
+        status = None
+        while status != 0:
+            process = start(own, flags=("--resume",))
+            if killed < kills:
+                read_until(process, "device:")
+                for _ in range(rng.randrange(7)):  # loading, then up to five lines of progress
+                    read_until(process, "/")
+                time.sleep(rng.random() * 0.15)
+                status, said = end(process, signal.SIGKILL)
+                killed += status != 0
+                at = sorted(path.name for path in out.glob("checkpoints/*"))
+                print(f"kill {killed}: status {status}, {at}")
+                assert status in (0, -signal.SIGKILL), said
+            else:
+                status, said = end(process)
+                print(said.splitlines()[-1])
+                assert status == 0, said
+        assert_same(out, folder / "whole")
+
+
+def test_killed_3_times_and_resumed_it_ends_with_the_same_weights(tmp_path):
+    killed_and_resumed(tmp_path, kills=3, seed=0)
+
+
+@pytest.mark.slow
+def test_killed_20_times_and_resumed_it_ends_with_the_same_weights(tmp_path):
+    killed_and_resumed(tmp_path, kills=20, seed=1)
+
+
+def test_a_full_disk_is_an_error_that_keeps_the_last_good_checkpoint(tmp_path):
+    settings = small_run(tmp_path / "full")
+    with pytest.raises(Stop):
+        train(settings, on_log=crash_at(7))
+    good = tmp_path / "full" / "checkpoints" / "step-4"
+    # Room for the model, and not for its moments, which take twice as much.
+    room = (good / "model.safetensors").stat().st_size + 10_000
+    before = final(tmp_path / "full")
+    status, said = end(start(settings, flags=("--resume", "--largest-file", str(room))))
+    assert status == 1
+    last = said.strip().splitlines()[-1]
+    assert "is the disk full?" in last
+    assert f"The last good checkpoint is {good}" in last
+    assert checkpoints(tmp_path / "full") == ["latest", "step-4"]
+    after = final(tmp_path / "full")
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    train(settings, resume=True)
+    assert_same(tmp_path / "full", whole_run())
+
+
+# `accelerate launch` starts torchrun where there are GPUs, and one process only on a CPU.
+TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+
+
+def test_two_processes_train_as_one_does(tmp_path):
+    rows = some_rows()
+    rows[6]["audio"] = rows[6]["audio"][:2000]  # unreadable; one process misses a clip
+    changes = {
+        # Batches of one clip (2.4 s) and of several: at times a process has nothing to do.
+        "plain": {"data": write_rows(tmp_path / "clips.parquet", rows), "batch_seconds": 2.5},
+        "cached": {"cache": tmp_path / "caches", "accumulation": 2, "eval_data": clips(3, 1)},
+        "resumed": {"augment": {"speed_factors": (0.9, 1.1), "frame_dropout": 0.1}},
+    }
+    # The talkative decoder would make a per cent of the last digit within ten steps.
+    runs = {
+        (place, name): small_run(tmp_path / place / name, decoder=decoder_dir(), **change)
+        for place in ("one", "two")
+        for name, change in changes.items()
+    }
+    for name in changes:
+        train(runs["one", name])
+    with pytest.raises(Stop):  # one process begins, two go on
+        train(runs["two", "resumed"], on_log=crash_at(8))
+    two = [runs["two", name] for name in changes]
+    status, said = end(start(*two, launcher=TWO, flags=("--resume",)))
+    assert status == 0, said
+    assert said.count("processes: 2") == len(two)
+    assert "dropped 1" in said
+    assert "resumed at step" in said
+    for name in changes:
+        ours, theirs = (read_log(tmp_path / place / name / "log.csv") for place in ("one", "two"))
+        assert [row["utterances"] for row in ours] == [row["utterances"] for row in theirs]
+        assert [row["wer"] for row in ours] == [row["wer"] for row in theirs]
+        for one, other in zip(ours, theirs, strict=True):
+            assert one["grad_norm"] == pytest.approx(other["grad_norm"], rel=1e-4)
+        first = 0 if name != "resumed" else 6  # the interval that it resumed in is a shorter one
+        losses = [[row["loss"] for row in rows[first:]] for rows in (ours, theirs)]
+        assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+        one, other = final(tmp_path / "one" / name), final(tmp_path / "two" / name)
+        assert one.keys() == other.keys()
+        for key, value in one.items():
+            torch.testing.assert_close(other[key], value, rtol=1e-4, atol=1e-5)

@@ -1,0 +1,1 @@
+"""The command line: `tiny-asr`, or `python -m tiny_asr.cli`."""

@@ -1,0 +1,319 @@
+"""The command line: `tiny-asr info | trace | transcribe | demo | train | evaluate | benchmark`.
+
+A newcomer sees a result before writing any code, and a script gets JSON. There is no logic here
+that the Python API lacks: a command reads options, calls the package and prints. The last three
+commands are in `training.py`, and what all commands share is in `options.py`. Whatever a
+user can get wrong arrives here as a ValueError and leaves as one line on stderr and exit status 2;
+any other exception is a bug and keeps its traceback. The heavy libraries are imported inside the
+commands, so that help comes at once.
+"""
+
+import json
+import logging
+import os
+import platform
+import sys
+import time
+import warnings
+from importlib import import_module
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tiny_asr import __version__
+from tiny_asr.cli import training as cli_training
+from tiny_asr.cli.options import (
+    Decoder,
+    Device,
+    Dtype,
+    Encoder,
+    Json,
+    Model,
+    error_line,
+    load_model,
+    memory_bytes,
+    parameters,
+    place,
+)
+
+app = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="A speech recogniser to read, train and teach with.",
+)
+
+UsageError = typer.BadParameter.__base__  # click's, or that of the copy inside a newer typer
+
+
+@app.command()
+def info(
+    model: Model = "",
+    encoder: Encoder = None,
+    decoder: Decoder = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    as_json: Json = False,
+) -> None:
+    """Show versions, the device, and which models are here; with --model, one in detail."""
+    from tiny_asr.config import ASRConfig
+    from tiny_asr.device import choose_device
+    from tiny_asr.hub import PAIRS, data_dir
+
+    choice = choose_device(device, dtype)
+    names = (model or "tiny",) if model or encoder or decoder else PAIRS
+    configs = [ASRConfig.from_pretrained(name, encoder=encoder, decoder=decoder) for name in names]
+    libraries = ("torch", "torchaudio", "transformers", "datasets")
+    report = {
+        "versions": {"tiny_asr": __version__, "python": platform.python_version()}
+        | {library: version(library) for library in libraries},
+        **place(choice),
+        "reason": choice.reason,
+        "data_dir": str(data_dir()),
+        "models": {
+            name: _describe(config, choice) for name, config in zip(names, configs, strict=True)
+        },
+    }
+    print(json.dumps(report, indent=2)) if as_json else _print_info(report)
+
+
+@app.command()
+def trace(
+    file: Annotated[
+        str, typer.Argument(metavar="[FILE]", help="at most 30 s of sound; - is stdin")
+    ] = "",
+    out: Annotated[Path, typer.Option(help="folder for the pictures")] = Path("trace"),
+    model: Model = "tiny",
+    encoder: Encoder = None,
+    decoder: Decoder = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    as_json: Json = False,
+) -> None:
+    """Follow one clip through every stage, with pictures; without FILE, the bundled sentence."""
+    from tiny_asr.audio import load_audio
+    from tiny_asr.figures import plots
+    from tiny_asr.hub import sample_clip
+    from tiny_asr.shapes import SAMPLE_RATE, SAMPLES_PER_ENCODER_FRAME
+    from tiny_asr.trace import trace_clip
+
+    import_module("tiny_asr.model")  # now, so that the seconds below are work alone
+    start = time.perf_counter()
+    waveform = load_audio(_source(file or str(sample_clip())))
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"cannot make the folder '{out}' ({error.strerror}); expected one that can be written "
+            "to: choose another --out"
+        ) from error
+    recogniser, choice = load_model(model, encoder, decoder, device, dtype)
+    traced = trace_clip(recogniser, waveform, SAMPLE_RATE)
+    frame = SAMPLES_PER_ENCODER_FRAME / SAMPLE_RATE
+    embedding = frame * recogniser.config.audio_downsample_rate
+    figures = {
+        "encoder_output.png": plots.embeddings(
+            traced["encoder_output"], "Whisper encoder output (audio embeddings)", frame
+        ),
+        "projector_output.png": plots.embeddings(
+            traced["audio_embeddings"], "Projector output (text-like embeddings)", embedding
+        ),
+        "journey.png": plots.journey(traced),
+    }
+    files = [str(plots.save(figure, out / name)) for name, figure in figures.items()]
+    seconds = time.perf_counter() - start
+    if not as_json:
+        print(traced)
+        print("\n".join(f"wrote {name}" for name in files))
+        print(f"{seconds:.1f} s of work after imports")
+        return
+    stages = [
+        {
+            "stage": name,
+            "axes": recorded.stage.axes,
+            "shape": list(recorded.tensor.shape),
+            "meaning": recorded.stage.meaning,
+        }
+        for name, recorded in traced.stages.items()
+    ]
+    report = {"model": model, "untrained": traced.untrained, **place(choice), "stages": stages}
+    report |= {"sizes": traced.sizes, "text": traced.text, "files": files, "seconds": seconds}
+    print(json.dumps(report, indent=2))
+
+
+@app.command()
+def transcribe(
+    files: Annotated[
+        list[str], typer.Argument(metavar="FILE", help="sound of any length; - is stdin")
+    ],
+    stream: Annotated[bool, typer.Option("--stream", help="print one file as it is read")] = False,
+    model: Model = "tiny",
+    encoder: Encoder = None,
+    decoder: Decoder = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    as_json: Json = False,
+) -> None:
+    """Print what is said in each file, one line a file; unreadable files don't stop the others."""
+    if stream and (as_json or len(files) > 1):
+        raise ValueError(
+            f"--stream came with {'--json' if as_json else f'{len(files)} files'}; expected one "
+            "file and no --json: leave --stream out"
+        )
+    from tqdm import tqdm
+
+    from tiny_asr.audio import load_audio
+    from tiny_asr.shapes import SAMPLE_RATE
+
+    recogniser, about, results = None, {}, []
+    for file in tqdm(files, unit="file", disable=len(files) == 1 or None):  # None: a terminal only
+        try:
+            waveform = load_audio(_source(file))
+        except ValueError as error:
+            results.append({"file": file, "error": str(error)})
+            tqdm.write(error_line(error), file=sys.stderr)
+            continue
+        if recogniser is None:  # so late because a typo in a file's name should not cost minutes
+            recogniser, choice = load_model(model, encoder, decoder, device, dtype)
+            about = {"untrained": recogniser.untrained, **place(choice)}
+        if stream:
+            for piece in recogniser.stream(waveform, SAMPLE_RATE):
+                print(_printable(piece), end="", flush=True)
+            print()
+            return
+        text = recogniser.transcribe(waveform, SAMPLE_RATE)
+        results.append({"file": file, "seconds": len(waveform) / SAMPLE_RATE, "text": text})
+        if not as_json:
+            line = " ".join(_printable(text).split())
+            tqdm.write(line if len(files) == 1 else f"{file}: {line}", file=sys.stdout)
+    if as_json:
+        print(json.dumps({"model": model, **about, "files": results}, indent=2))
+    if any("error" in result for result in results):
+        raise typer.Exit(2)
+
+
+@app.command()
+def demo(
+    port: Annotated[int | None, typer.Option(help="the first free one from 7860 on")] = None,
+    open_browser: Annotated[bool, typer.Option("--open/--no-open", help="show the page")] = True,
+    model: Model = "tiny",
+    encoder: Encoder = None,
+    decoder: Decoder = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+) -> None:
+    """Open a page to speak to: the text as it is written, and each stage's shape."""
+    if find_spec("gradio") is None:
+        raise ValueError(
+            "no gradio here, which draws the page of the demo; expected the extra `demo`: "
+            "pip install 'tiny-asr[demo]', or `make demo` in a clone of the course"
+        )
+    from tiny_asr.demo.page import serve
+
+    serve(load_model(model, encoder, decoder, device, dtype)[0], port, open_browser)
+
+
+def _weights(source: str) -> str:
+    """What is known of a model's weights from this disk, without asking the network."""
+    from huggingface_hub import try_to_load_from_cache
+
+    if Path(source).is_dir():
+        return "trained" if any(Path(source).glob("*.safetensors")) else "untrained"
+    files = ("model.safetensors", "model.safetensors.index.json")
+    found = any(isinstance(try_to_load_from_cache(source, file), str) for file in files)
+    return "downloaded" if found else "not downloaded"
+
+
+def _describe(config, choice) -> dict:
+    """One model for `info`: its parts, the sizes of its axes, its prompt, its memory."""
+    from tiny_asr.hub import resolve_source
+
+    sources = {"encoder": config.encoder, "decoder": config.decoder}
+    weights = {part: _weights(resolve_source(name)) for part, name in sources.items()}
+    weights["projector"] = _weights(config.name_or_path) if config.name_or_path else "untrained"
+    numbers = parameters(config)
+    return {
+        "parts": {
+            part: {
+                "name": sources.get(part, ""),
+                "weights": weights[part],
+                "parameters": numbers[part],
+            }
+            for part in weights
+        },
+        "sizes": {
+            "M": config.num_mel_bins,
+            "encoder_dim": config.encoder_dim,
+            "audio_downsample_rate": config.audio_downsample_rate,
+            "llm_dim": config.llm_dim,
+            "V": config.vocab_size,
+        },
+        "memory_bytes": memory_bytes(config, choice),
+        "prompt": config.prompt,
+        "end_token": config.end_token,
+    }
+
+
+def _print_info(report: dict) -> None:
+    """`info` for a terminal of 80 columns; details where there is one model only."""
+    from tiny_asr.shapes import AXES
+
+    versions = [f"{name} {number}" for name, number in report["versions"].items()]
+    print(f"{'  '.join(versions[:2])}\n{'  '.join(versions[2:])}")
+    print(f"device {report['device']}, {report['dtype']}: {report['reason']}")
+    print(f"data in {report['data_dir']}\n")
+    print(f"{'model':<6} {'part':<9} {'weights':<14} {'parameters':>13}  name")
+    for model, described in report["models"].items():
+        for part, row in described["parts"].items():
+            number = f"{row['parameters']:,}".replace(",", " ")
+            line = f"{part:<9} {row['weights']:<14} {number:>13}  {row['name']}".rstrip()
+            print(f"{model if part == 'encoder' else '':<6} {line}")
+    if len(report["models"]) > 1:
+        print("\nmore about one of them: tiny-asr info --model NAME")
+        return
+    print()
+    for axis, size in described["sizes"].items():
+        print(f"{axis:<22} {size:<7} {AXES[axis]}")
+    print(f"{'memory':<22} {described['memory_bytes'] / 1e9:.2f} GB for the parameters")
+    print(f"{'prompt':<22} {described['prompt']!r}")
+    print(f"{'end_token':<22} {described['end_token']!r}")
+
+
+def _source(file: str) -> str | bytes:
+    return sys.stdin.buffer.read() if file == "-" else file
+
+
+def _printable(text: str) -> str:
+    """An untrained decoder writes control characters too, which would upset a terminal."""
+    return "".join(character if character.isprintable() else " " for character in text)
+
+
+def _quieten() -> None:
+    """Leave on stderr what a user can act on: our warnings, and not the libraries' advice."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    logging.basicConfig(format="tiny-asr: %(message)s")
+    warnings.formatwarning = lambda message, *_, **__: error_line(message) + "\n"
+    warnings.simplefilter("ignore", SyntaxWarning)  # a library's, when Python first reads it
+    sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may know fewer characters
+
+
+for command in (cli_training.train, cli_training.evaluate, cli_training.benchmark):
+    app.command()(command)
+
+
+def main() -> None:
+    """The entry point `tiny-asr`: runs a command; exit status 2 after a user's mistake."""
+    _quieten()
+    try:
+        status = app(args=sys.argv[1:] or ["--help"], prog_name="tiny-asr", standalone_mode=False)
+    except UsageError as error:
+        print(error_line(f"{error.format_message()} (see tiny-asr --help)"), file=sys.stderr)
+        status = 2
+    except ValueError as error:
+        print(error_line(error), file=sys.stderr)
+        status = 2
+    except (KeyboardInterrupt, typer.Abort):
+        status = 130
+    sys.exit(status)

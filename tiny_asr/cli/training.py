@@ -1,0 +1,373 @@
+"""The commands `tiny-asr train`, `evaluate` and `benchmark`.
+
+They are thin: a run is made by `Trainer`, a result by `evaluate`, and here it is only decided what
+goes to stdout and what to stderr. Every option of `train` is None unless it was given, so that it
+overrides `run.yaml` exactly where the user said something; settings that have no option are set in
+that file.
+"""
+
+import json
+import sys
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tiny_asr.cli.options import (
+    AudioColumn,
+    BatchSeconds,
+    Data,
+    Decoder,
+    Device,
+    Dtype,
+    Encoder,
+    Json,
+    Limit,
+    Model,
+    Split,
+    TextColumn,
+    error_line,
+    load_model,
+)
+
+if TYPE_CHECKING:
+    from tiny_asr.evaluation.score import Result
+    from tiny_asr.training.settings import TrainingSettings
+
+Compile = Annotated[
+    bool | None, typer.Option("--compile", help="compile the layers: for long runs on a GPU")
+]
+WORST = 3  # groups of each field in the table; the report and the JSON have all
+
+
+def train(
+    data: Data = None,
+    out: Annotated[str | None, typer.Option(help="the run's folder: model, log, run.yaml")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="continue the run in --out, with its run.yaml")
+    ] = False,
+    config: Annotated[
+        Path | None, typer.Option(help="a run.yaml; options given here replace its settings")
+    ] = None,
+    eval_data: Annotated[str | None, typer.Option(help="to choose the best model by")] = None,
+    noise_data: Annotated[str | None, typer.Option(help="clips in which nobody speaks")] = None,
+    cache: Annotated[str | None, typer.Option(help="folder for encoder outputs: faster")] = None,
+    cache_versions: Annotated[
+        int | None, typer.Option(help="augmented versions of each clip to cache")
+    ] = None,
+    max_utterances: Annotated[int | None, typer.Option(help="clips seen in all")] = None,
+    limit: Limit = None,
+    learning_rate: Annotated[float | None, typer.Option(help="the highest")] = None,
+    batch_seconds: BatchSeconds = None,
+    accumulation: Annotated[int | None, typer.Option(help="batches in one step")] = None,
+    seed: Annotated[int | None, typer.Option(help="of weights, order and augmentation")] = None,
+    fresh: Annotated[
+        bool | None, typer.Option("--fresh", help="a new projector even if the model has one")
+    ] = None,
+    split: Split = None,
+    audio_column: AudioColumn = None,
+    text_column: TextColumn = None,
+    model: Model = None,
+    encoder: Encoder = None,
+    decoder: Decoder = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    compile: Compile = None,
+    as_json: Json = False,
+) -> None:
+    """Train the projector; Ctrl-C saves first, and --resume continues."""
+    not_settings = ("resume", "config", "as_json")
+    given = {k: v for k, v in locals().items() if v is not None and k not in not_settings}
+    given.pop("not_settings")
+    settings = _settings(given, config, resume)
+    from tiny_asr.training.checkpoint import has_checkpoint
+    from tiny_asr.training.trainer import Trainer
+
+    say = partial(print, file=sys.stderr if as_json else sys.stdout, flush=True)
+    try:
+        trainer = Trainer(settings, say=say)
+        state = trainer.train(resume)
+    except (KeyboardInterrupt, SystemExit):
+        saved = "continue with --resume" if has_checkpoint(Path(settings.out)) else "nothing saved"
+        print(error_line(f"stopped; {saved}"), file=sys.stderr)
+        raise typer.Exit(130) from None
+    if not trainer.accelerator.is_main_process:
+        return
+    if as_json:
+        report = {name: vars(state)[name] for name in ("step", "utterances", "best", "skipped")}
+        print(json.dumps({"out": settings.out, **report, "seconds": state.seconds}, indent=2))
+    else:
+        print(f"done: the model is in {settings.out}, and run.yaml there repeats the run")
+
+
+def _settings(given: dict, config: Path | None, resume: bool) -> "TrainingSettings":
+    """The settings in `config`, or of the run to resume, or the defaults; `given` replaces them."""
+    from tiny_asr.training.settings import TrainingSettings
+
+    if config is None and resume and (Path(given.get("out", "")) / "run.yaml").is_file():
+        config = Path(given["out"]) / "run.yaml"
+    if config is not None:
+        return TrainingSettings.load(config, **given)
+    if missing := [f"--{name}" for name in ("data", "out") if name not in given]:
+        raise ValueError(
+            f"{' and '.join(missing)} did not come; expected both --data and --out, or a run.yaml "
+            "that has them: add --config"
+        )
+    return TrainingSettings(**given)
+
+
+def evaluate(
+    data: Data = None,
+    model: Model = "tiny",
+    limit: Limit = None,
+    report: Annotated[Path | None, typer.Option(help="write an HTML report, with sound")] = None,
+    no_speech: Annotated[
+        bool,
+        typer.Option("--no-speech", help="nobody speaks in --data: every text should be empty"),
+    ] = False,
+    noise_data: Annotated[
+        str | None, typer.Option(help="noise to mix into every clip, at --snr-db")
+    ] = None,
+    snr_db: Annotated[float | None, typer.Option(help="how much louder the clip is, in dB")] = None,
+    baseline: Annotated[
+        Path | None, typer.Option(help="JSON of another model on the same clips, to compare with")
+    ] = None,
+    shuffled_audio: Annotated[
+        bool, typer.Option("--shuffled-audio", help="control: each clip gets another one's sound")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="write the JSON to this file too")] = None,
+    batch_seconds: BatchSeconds = 120.0,
+    split: Split = None,
+    audio_column: AudioColumn = "audio",
+    text_column: TextColumn = "text",
+    encoder: Encoder = None,
+    decoder: Decoder = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    as_json: Json = False,
+) -> None:
+    """Measure the word error rate of a model on a data set, and how often it writes nothing."""
+    if data is None:
+        raise ValueError("--data did not come; expected a parquet file, a folder or a hub id")
+    if (noise_data is None) != (snr_db is None):
+        raise ValueError("--noise-data and --snr-db belong together, one of them came; give both")
+    for path in (report, out):  # said before minutes of work
+        if path is not None and not path.parent.is_dir():
+            raise ValueError(f"there is no folder {path.parent} for {path.name}; make it first")
+    from tqdm import tqdm
+
+    from tiny_asr.data.dataset import load_data, noise_utterances
+    from tiny_asr.evaluation.report import write_report
+    from tiny_asr.evaluation.score import Result
+    from tiny_asr.evaluation.score import evaluate as measure
+
+    reference = None if baseline is None else Result.from_json(baseline)
+    columns = {"audio_column": audio_column, "text_column": text_column}
+    load = noise_utterances if no_speech else load_data
+    clips = load(data, split=split, limit=limit, **columns)
+    noise = [] if noise_data is None else [clip.load() for clip in noise_utterances(noise_data)]
+    recogniser, _ = load_model(model, encoder, decoder, device, dtype)
+    with tqdm(total=len(clips), unit="clip", disable=None) as bar:  # None: a terminal only
+        result = measure(
+            recogniser,
+            clips,
+            batch_seconds=batch_seconds,
+            shuffled_audio=shuffled_audio,
+            noise=noise,
+            snr_db=snr_db,
+            progress=lambda done, total: bar.update(done - bar.n),
+        )
+    if out is not None:
+        try:
+            out.write_text(result.to_json() + "\n", encoding="utf-8")
+        except OSError as error:
+            raise ValueError(f"cannot write {out} ({error.strerror}); choose another --out") from (
+                error
+            )
+    print(result.to_json() if as_json else _table(result, recogniser.untrained))
+    aside = partial(print, file=sys.stderr if as_json else sys.stdout)
+    if reference is not None:
+        aside(_difference(result, reference))
+    if report is not None:
+        loaders = {clip.id: clip.load for clip in clips}
+        title = f"{recogniser.config.name_or_path or model} on {clips.name}"
+        write_report(
+            result,
+            report,
+            audio=lambda i: loaders[i](),
+            title=title,
+            baseline=reference,
+            untrained=recogniser.untrained,
+        )
+        aside(f"wrote {report}")
+
+
+def _percent(rate: float | None) -> str:
+    return "n/a" if rate is None else f"{100 * rate:.1f} %"
+
+
+def _interval(low: float | None, high: float | None, form: str = ".1f") -> str:
+    if low is None or high is None:
+        return "no interval"
+    return f"95 % interval {100 * low:{form}} to {100 * high:{form}}"
+
+
+def _table(result: "Result", untrained: tuple[str, ...]) -> str:
+    """A result for a terminal of 80 columns."""
+    r, words = result, max(1, result.words)
+    edits = (r.substitutions, r.deletions, r.insertions)
+    shares = " / ".join(_percent(count / words) for count in edits)
+    empty = f"{_percent(r.empty)} of {r.utterances} clips   "
+    empty = ("empty", empty + _interval(r.empty_low, r.empty_high))
+    lines = [
+        ("WER", f"{_percent(r.wer)}   {_interval(r.wer_low, r.wer_high)}"),
+        ("normaliser", r.normalizer),
+        ("CER", _percent(r.cer)),
+        ("S / D / I", f"{' / '.join(map(str, edits))}   {shares}"),
+        ("rows at 100 %", f"{_percent(r.rows_at_100)} of {r.utterances} clips, {r.words} words"),
+        empty,
+        ("shuffled", f"{_percent(r.wer_shuffled)} WER against other clips' references"),
+        ("RTFx", f"{r.rtfx:.1f}   batches of at most {r.batch_seconds:g} s, {r.dtype}"),
+        ("device", r.device),
+    ]
+    if not r.words:  # nobody speaks
+        heard = ("heard", f"{r.insertions} words where nobody speaks")
+        lines = [empty, heard, lines[1], *lines[-2:]]
+    if r.noise_snr_db is not None:
+        lines.insert(1, ("", f"noise in every clip, at {r.noise_snr_db:g} dB SNR"))
+    if r.shuffled_audio:
+        lines.insert(1, ("", "control: every clip had another one's sound"))
+    for name, values in r.groups.items():
+        rate = "wer" if r.words else "empty"
+        known = [(value, about) for value, about in values.items() if about[rate] is not None]
+        known.sort(key=lambda pair: pair[1][rate], reverse=rate == "wer")  # the worst first
+        for number, (value, about) in enumerate(known[:WORST] if len(known) > 1 else []):
+            interval = _interval(about["wer_low"], about["wer_high"]) if r.words else "empty"
+            label = f"worst {name}"[:16] if number == 0 else ""
+            text = f"{value[:12]:<12} {_percent(about[rate]):>8}   {interval}"
+            lines.append((label, f"{text}, {about['utterances']} clips"))
+    for reason, count in r.dropped.items():
+        lines.append(("left out", f"{count}: {reason}"))
+    if untrained:
+        lines.append(("untrained", f"{', '.join(untrained)}: its text means nothing"))
+    return "\n".join(f"{label:<17}{text}".rstrip() for label, text in lines)
+
+
+def _difference(result: "Result", baseline: "Result") -> str:
+    from tiny_asr.evaluation.score import paired_bootstrap
+
+    gap = paired_bootstrap(result, baseline)
+    points = f"{100 * gap.difference:+.1f} points of {_percent(baseline.wer)}"
+    return f"{'to the baseline':<17}{points}   {_interval(gap.low, gap.high, '+.1f')}"
+
+
+def benchmark(
+    model: Model = "tiny",
+    data: Data = None,
+    utterances: Annotated[int, typer.Option(help="clips to use, and in each measured epoch")] = 64,
+    mix: Annotated[
+        str | None, typer.Option(help="clips: short, long (the default of full)")
+    ] = None,
+    random_weights: Annotated[
+        bool, typer.Option("--random-weights", help="the model's sizes; nothing is fetched")
+    ] = False,
+    compile: Compile = None,
+    workers: Annotated[int, typer.Option(help="threads that decode audio")] = 2,
+    gpus: Annotated[
+        int | None, typer.Option(help="only: training on so many against training on one")
+    ] = None,
+    cached: Annotated[
+        bool, typer.Option("--cached", help="with --gpus: train on stored encoder outputs")
+    ] = False,
+    rounds: Annotated[int, typer.Option(help="repetitions; medians are shown")] = 3,
+    batch_seconds: BatchSeconds = 60.0,
+    encoder: Encoder = None,
+    decoder: Decoder = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    as_json: Json = False,
+) -> None:
+    """Time training, the cache and transcription on this machine."""
+    from tiny_asr.bench.benchmark import measure, measure_gpus
+
+    mix = mix or ("long" if model == "full" else "short")
+    say = partial(print, file=sys.stderr, flush=True)
+    if gpus is not None:
+        result = measure_gpus(
+            gpus, model, say, mix, utterances, random_weights, cached, encoder=encoder,
+            decoder=decoder, device=device, dtype=dtype, batch_seconds=batch_seconds,
+            compile=bool(compile), workers=workers,
+        )  # fmt: skip
+        print(json.dumps(result, indent=2) if as_json else _gain(result))
+        return
+    if cached:
+        raise ValueError(
+            "--cached came without --gpus; expected both: one GPU's training is measured with and "
+            "without a cache anyway"
+        )
+    result = measure(
+        model,
+        data,
+        encoder=encoder,
+        decoder=decoder,
+        device=device,
+        dtype=dtype,
+        utterances=utterances,
+        rounds=rounds,
+        batch_seconds=batch_seconds,
+        mix=mix,
+        random_weights=random_weights,
+        compile=bool(compile),
+        workers=workers,
+        say=say,
+    )
+    print(json.dumps(result, indent=2) if as_json else _speeds(result))
+
+
+def _gain(r: dict) -> str:
+    """Training on several against one, for a terminal."""
+    count = r["processes"]
+    return (
+        f"{r['gpu']}, torch {r['torch']}, batches of {r['batch_seconds_each']:g} s each\n"
+        f"{'cached ' * r['cached']}training on 1: {r['per_second_1']:.1f} utterances/s, "
+        f"on {count}: {r[f'per_second_{count}']:.1f}, which is {r['gain']:.2f} times as many"
+    )
+
+
+def _speeds(r: dict) -> str:
+    """A benchmark for a terminal of 80 columns."""
+    from tiny_asr.bench.stages import describe
+
+    shares = [_percent(r[f"share_outside_models_{name}"]) for name in ("uncached", "cached")]
+    million = "   ".join(f"{part} {count / 1e6:.2f} M" for part, count in r["parameters"].items())
+    lines = [
+        ("machine", f"{r['machine']}, torch {r['torch']}"),
+        ("device", f"{r['device']}, {r['dtype']}, {r['torch_threads']} torch threads"),
+        ("model", f"{r['model']}   {million}"),
+        ("data", f"{r['utterances']} clips of {r['mean_seconds']:.1f} s on average: {r['data']}"),
+        ("", f"batches of at most {r['batch_seconds']:g} s, medians of {r['rounds']} rounds"),
+        ("training", f"{r['train_uncached_per_second']:8.1f} utterances/s without a cache"),
+        ("", f"{r['train_cached_per_second']:8.1f} utterances/s with a cache"),
+        ("encoding", f"{r['decode_mel_encoder_per_second']:8.1f} "
+                     f"utterances/s decode + mel + encoder"),
+        ("cache", f"{r['cache_read_per_second']:8.1f} utterances/s read, "
+                  f"{r['read_speedup']:.0f} times as fast"),
+        ("gain", f"{r['gain_measured']:8.2f} measured: training with a cache against without"),
+        ("", f"{r['gain_predicted']:8.2f} predicted from the parts by Amdahl's law"),
+        ("outside models", f"{shares[0]:>8} of training without a cache, {shares[1]} with one"),
+    ]  # fmt: skip
+    if "rtfx_batch_1" in r:
+        lines += [
+            ("transcription", f"{r['rtfx_batch_1']:8.1f} RTFx at batch 1"),
+            ("", f"{r['rtfx_batch_16']:8.1f} RTFx at batch 16"),
+        ]
+    tera = f"{r['matmul_tflops']:.3g} TFLOP/s, copies {r['copy_tb_per_second']:.2g} TB/s"
+    lines.append(("ceilings", f"matrix products {tera}"))
+    each = f"clips of {r['stage_seconds']:g} s, which write {r['stage_tokens']} tokens each"
+    lines.append(("stages", f"of {each}"))
+    lines += [("", describe(row)) for row in r["stages"][2:]]
+    if r["untrained"]:
+        parts = ", ".join(r["untrained"])
+        lines.append(("untrained", f"{parts}: texts run to their limit, which slows RTFx"))
+    return "\n".join(f"{label:<17}{text}" for label, text in lines)

@@ -1,0 +1,184 @@
+"""The self-checks under the exercises: one line that helps, never a traceback.
+
+A student who gets a bare "wrong" learns nothing, and one who gets a traceback of ours thinks that
+the course is broken. So a check says what came, what was expected and, where the mistake is a known
+one, its likely cause. A stub that still returns `...` is "not attempted yet", so that a notebook
+runs from top to bottom before anyone has done anything.
+
+The exercises of notebook 01 are declared in `exercises.lesson_01`, and so on: a function
+`judge(answer)` under `@exercise("01-frames")`, which calls `expect` as often as it likes and may
+return a sentence for the tick line.
+"""
+
+import os
+import re
+import traceback
+from collections.abc import Callable, Mapping
+from importlib import import_module
+
+import numpy as np
+
+LONGEST = 80  # characters of a value in a line
+
+_judges: dict[str, Callable] = {}
+
+
+class NotAttempted(Exception):
+    """The answer, or what it returned, is still `...`."""
+
+
+class Wrong(Exception):
+    """The answer is wrong; the message is the line that the student reads."""
+
+
+def exercise(identifier: str):
+    """Decorate the judge of one exercise; `identifier` begins with the notebook's number."""
+
+    def register(judge: Callable) -> Callable:
+        _judges[identifier] = judge
+        return judge
+
+    return register
+
+
+def check(identifier: str, answer) -> None:
+    """Print one line about an answer: not attempted yet, a tick, or what is wrong with it.
+
+    Args:
+        identifier: of the exercise, such as "01-frames".
+        answer: the student's function or value. Whatever it is or does, nothing is raised.
+    Raises ValueError for an identifier that no lesson declares.
+    """
+    judge = judge_of(identifier)
+    try:
+        attempted(answer)
+        praise = judge(answer)
+    except NotAttempted:
+        print(f"○ {identifier}: not attempted yet")
+    except Wrong as wrong:
+        print(f"✗ {identifier}: {wrong}")
+    except Exception as error:
+        print(f"✗ {identifier}: {_stopped(error)}")
+    else:
+        print(f"✓ {identifier}: right. {praise or ''}".rstrip())
+
+
+def lesson_of(identifier: str):
+    """The module that declares a notebook's exercises and quiz: "01" or "01-frames"."""
+    name = f"tiny_asr.course.exercises.lesson_{identifier[:2]}"
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name:  # the lesson is there, and something that it imports is not
+            raise
+        raise ValueError(f"{identifier!r} came; expected the number of a notebook first") from error
+
+
+def judge_of(identifier: str) -> Callable:
+    """The judge of one exercise."""
+    lesson_of(identifier)
+    if identifier not in _judges:
+        known = ", ".join(sorted(key for key in _judges if key[:2] == identifier[:2]))
+        raise ValueError(f"{identifier!r} came; expected one of the exercises {known}")
+    return _judges[identifier]
+
+
+def attempted(answer) -> None:
+    """Raise NotAttempted for `...`, also where it is only a part of the answer."""
+    parts = answer if isinstance(answer, list | tuple) else [answer]
+    if any(part is ... for part in parts):
+        raise NotAttempted
+
+
+def expect(
+    call: str, came, expected, causes: Mapping[str, object] | None = None, tolerance: float = 1e-4
+) -> None:
+    """Go on if `came` is right; else raise what the student shall read.
+
+    Args:
+        call: what was asked, as the student would write it: "hz_to_mel(1000)".
+        came, expected: numbers, arrays, tensors, (nested) lists of these, or any other values.
+        causes: likely cause -> the value that it leads to.
+        tolerance: of numbers, relative to the largest expected one.
+    Raises NotAttempted or Wrong.
+    """
+    attempted(came)
+    if _same(came, expected, tolerance):
+        return
+    ours, theirs = describe(came), describe(expected)
+    where, how_many = _difference(came, expected, tolerance)
+    line = f"{call} gave {ours}; expected {theirs if theirs != ours else 'something else'}"
+    if where and theirs == ours:  # told by its shape alone, which is right
+        shape = _numbers(came).shape
+        line, where = f"{call} gave the right shape {shape}, but other values: {where}", ""
+    for cause, value in (causes or {}).items():
+        if _same(came, value, tolerance):
+            raise Wrong(f"{line}. Likely cause: {cause}.")
+    if came is None:
+        raise Wrong(f"{line}. Likely cause: the function does not return its result.")
+    raise Wrong(f"{line}{where and ': '}{where}{how_many}.")
+
+
+def describe(value) -> str:
+    """A value in a few words: numbers as they are, long arrays by their shape."""
+    numbers = _numbers(value)
+    if numbers is None or isinstance(value, bool):
+        text = " ".join(repr(value).split())
+        return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+    if numbers.ndim == 0:
+        return f"{numbers:.0f}" if numbers % 1 == 0 else f"{numbers:.6g}"
+    if numbers.size > 8:
+        return f"numbers of shape {numbers.shape}"
+    if np.isfinite(numbers).all() and (numbers % 1 == 0).all():
+        numbers = numbers.astype(int)  # 5, not 5.
+    text = np.array2string(numbers, precision=4, suppress_small=True, separator=", ")
+    return re.sub(r"\s+(?=[],])|(?<=\[)\s+", "", " ".join(text.split()))  # not in columns
+
+
+def _difference(came, expected, tolerance: float) -> tuple[str, str]:
+    """Where two arrays of the same shape first differ, and in how many numbers."""
+    ours, theirs = _numbers(came), _numbers(expected)
+    if ours is None or theirs is None or ours.ndim == 0 or ours.shape != theirs.shape:
+        return "", ""
+    off = ~np.isclose(ours, theirs, rtol=0, atol=_slack(theirs, tolerance), equal_nan=True)
+    place = tuple(np.argwhere(off)[0].tolist())
+    first = f"{ours[place]:.6g} at {list(place)}, expected {theirs[place]:.6g}"
+    return first, f" ({int(off.sum())} of {off.size} are off)"
+
+
+def _same(came, expected, tolerance: float) -> bool:
+    ours, theirs = _numbers(came), _numbers(expected)
+    if ours is None or theirs is None:
+        return ours is None and theirs is None and bool(came == expected)
+    close = {"rtol": 0, "atol": _slack(theirs, tolerance), "equal_nan": True}
+    return ours.shape == theirs.shape and bool(np.allclose(ours, theirs, **close))
+
+
+def _slack(expected: np.ndarray, tolerance: float) -> float:
+    """How far off a number may be; counts must be exact, however large they are."""
+    finite = np.abs(expected[np.isfinite(expected)])
+    slack = tolerance * (finite.max(initial=0.0) or 1.0)
+    return min(slack, 1e-3) if (finite % 1 == 0).all() else slack
+
+
+def _numbers(value) -> np.ndarray | None:
+    """As float64 (True is 1), or None if it holds anything but numbers."""
+    if hasattr(value, "detach"):  # a tensor, without importing torch for it
+        value = value.detach().cpu().double().numpy()
+    try:
+        if isinstance(value, list | tuple):
+            value = [_numbers(part) for part in value]
+        array = np.asarray(value)
+    except ValueError:  # rows of unlike lengths
+        return None
+    return array.astype(np.float64) if array.dtype.kind in "biuf" else None
+
+
+def _stopped(error: Exception) -> str:
+    """An exception of the student's code as one line, with the line of code that raised it."""
+    ours = os.path.dirname(__file__)
+    frames = traceback.extract_tb(error.__traceback__)
+    theirs = [f for f in frames if not f.filename.startswith(ours) and "site-packages" not in f[0]]
+    where = f" in `{theirs[-1].line}`" if theirs and theirs[-1].line else ""
+    message = " ".join(str(error).split())
+    return f"your code stopped with {type(error).__name__}: {message}{where}"

@@ -1,0 +1,275 @@
+"""Notebook 04, the decoder: judges of the exercises, and the quiz."""
+
+import re
+
+import torch
+
+from tiny_asr.course.checks import Wrong, exercise, expect
+from tiny_asr.course.quiz import Question
+
+
+@exercise("04-splice")
+def splice(put_together) -> str:
+    """put_together(before, audio, after, table) -> (P + A, llm_dim): the audio amid the prompt."""
+    table = torch.arange(40.0).view(10, 4) / 10
+    cases = (([1, 7], [3, 4], 2), ([1, 7], [3], 3), ([2], [9, 0, 9, 4], 1), ([5, 5, 6], [1, 8], 6))
+    for ids, tail, length in cases:
+        before, after = torch.tensor(ids), torch.tensor(tail)
+        audio = -1 - torch.arange(4.0 * length).view(length, 4)
+        first, last = table[before], table[after]
+        causes = {
+            "the audio stands after the whole prompt; it belongs between its two halves": torch.cat(
+                [first, last, audio]
+            ),
+            "the audio stands first; it belongs between the two halves": torch.cat(
+                [audio, first, last]
+            ),
+            "the half after the audio is missing": torch.cat([first, audio]),
+            "the half before the audio is missing": torch.cat([audio, last]),
+            "the two halves are exchanged": torch.cat([last, audio, first]),
+            "it lies on its side: positions are rows, join along dimension 0": torch.cat(
+                [first, audio, last]
+            ).T,
+            "positions are rows: join along dimension 0, not dimension 1": (
+                torch.cat([first, audio, last], dim=1) if len(first) == length == len(last) else []
+            ),
+            "`torch.stack` puts a new dimension before the rows; `torch.cat` joins them": (
+                torch.stack([first, audio, last]) if len(first) == length == len(last) else []
+            ),
+        }
+        call = f"put_together({ids}, <{length} audio embeddings>, {tail}, <table 10 x 4>)"
+        try:
+            came = put_together(before.clone(), audio.clone(), after.clone(), table.clone())
+        except RuntimeError as error:
+            if not re.search("number of dimensions|stack expects", str(error)):
+                raise
+            raise Wrong(
+                f"{call} stopped with {error}. Likely cause: ids are joined with embeddings; look "
+                "them up first, `table[before]`"
+            ) from error
+        expect(call, came, torch.cat([first, audio, last]), causes)
+    return "That is all there is to it: no token stands for the sound."
+
+
+@exercise("04-mask")
+def mask(attention_weights) -> str:
+    """attention_weights(scores) -> (L, L): softmax over each position itself and before, else 0."""
+    drawn = 4 * torch.rand(5, 5, generator=torch.Generator().manual_seed(0)) - 2
+    cases = {"[[1, 5], [0, 0]]": torch.tensor([[1.0, 5.0], [0.0, 0.0]]), "<5 x 5 scores>": drawn}
+    for name, scores in cases.items():
+        past = torch.ones_like(scores).tril().bool()
+        right = scores.masked_fill(~past, -torch.inf).softmax(dim=1)
+        causes = {
+            "nothing is hidden: each position sees those after it, too": scores.softmax(dim=1),
+            "the wrong half is hidden: each position sees only itself and what comes after": (
+                scores.masked_fill(past.T.logical_not(), -torch.inf).softmax(dim=1)
+            ),
+            "hide before the softmax, not after it: each row must add up to 1": (
+                scores.softmax(dim=1) * past
+            ),
+            "a score of 0 is no weight of 0, for exp(0) is 1; hide with minus infinity": (
+                (scores * past).softmax(dim=1)
+            ),
+            "a position may look at itself; the first one has nothing else, hence the nan": (
+                scores.masked_fill(past.T, -torch.inf).softmax(dim=1)
+            ),
+            "the softmax runs along each row, dim=1: one row is one position that looks": (
+                scores.masked_fill(~past, -torch.inf).softmax(dim=0)
+            ),
+        }
+        came = attention_weights(scores.clone())
+        expect(f"attention_weights({name})", came, right, causes)
+    return "The first position can only look at itself, so its weight is 1."
+
+
+@exercise("04-sampling")
+def sampling(probabilities) -> str:
+    """probabilities(logits, temperature, k) -> (V,): softmax of logits / T among the k largest."""
+    logits = torch.tensor([2.0, -1.0, 0.5, 3.0, 0.0, 1.5])
+    for temperature, k in ((1.0, 6), (0.5, 6), (2.0, 6), (1.0, 2), (0.7, 3), (1.0, 1)):
+        scaled = logits / temperature
+        ranks = scaled.argsort(descending=True).argsort()
+        best, all_of_them = ranks < k, scaled.softmax(dim=0)
+        right = scaled.masked_fill(~best, -torch.inf).softmax(dim=0)
+        times = (logits * temperature).masked_fill(~best, -torch.inf).softmax(dim=0)
+        causes = {
+            "divide the logits by the temperature, don't multiply": times,
+            "the temperature is not used": logits.masked_fill(~best, -torch.inf).softmax(dim=0),
+            "only the k likeliest may keep a chance": all_of_them,
+            "what is left must add up to 1 again": all_of_them * best,
+            "a logit of 0 is no chance of 0; hide the others with minus infinity": (
+                (scaled * best).softmax(dim=0)
+            ),
+            "the k-th largest is gone, too: hide what is `<` the least of the k, not `<=`": (
+                scaled.masked_fill(ranks >= k - 1, -torch.inf).softmax(dim=0)
+            ),
+            "one token too many is left: counted from 0, the k-th largest is number k - 1": (
+                scaled.masked_fill(ranks > k, -torch.inf).softmax(dim=0)
+            ),
+            "these are the k least likely; keep the likeliest": (
+                scaled.masked_fill(ranks < 6 - k, -torch.inf).softmax(dim=0)
+            ),
+            "these are the chances of the k alone; return one for each of the V tokens": (
+                scaled.sort(descending=True).values[:k].softmax(dim=0)
+            ),
+        }
+        call = f"probabilities([2, -1, 0.5, 3, 0, 1.5], {temperature}, {k})"
+        try:
+            came = probabilities(logits.clone(), temperature, k)
+        except IndexError as error:
+            if "Dimension" in str(error):  # of the softmax, say
+                raise
+            raise Wrong(
+                f"{call} stopped with {error}. Likely cause: counted from 0, the k-th largest is "
+                "number k - 1"
+            ) from error
+        expect(call, came, right, causes)
+    return "A small temperature or a small k: in the limit, both are greedy."
+
+
+def _speaker(script: list[int], prompt: list[int], most: int):
+    """A language model of 10 tokens: says the script and then token 0, if it is given all before.
+
+    Asked with other ids it says token 2; asked far too often it ends the endless loop.
+    """
+    asked = []
+
+    def next_logits(ids):
+        ids = [int(token) for token in ids]
+        asked.append(ids)
+        if len(asked) > 5 * (most + 1):
+            raise Wrong(
+                f"write(...) asked for the next token {len(asked)} times; expected {most} times at "
+                "most. Likely cause: the loop never ends: count to `most`, stop at `end`"
+            )
+        known, told = ids[: len(prompt)], ids[len(prompt) :]
+        follow = [*script, 0][len(told)] if told == script[: len(told)] else 2
+        return torch.nn.functional.one_hot(torch.tensor(follow if known == prompt else 2), 10) * 5.0
+
+    return next_logits
+
+
+@exercise("04-greedy")
+def greedy(write) -> str:
+    """write(next_logits, prompt, end, most) -> the new tokens, without the end token."""
+    prompt = [9, 4]
+    endless = [8, 3] * 20  # for who writes on to the end and only then cuts off
+    praise = "The same few lines write with 8 million parameters and with 3 billion."
+    scripts = (([5, 3, 3, 7], 10), ([4, 6, 2, 8, 2], 3), ([], 5), ([1, 1, 6], 4), (endless, 3))
+    for script, most in scripts:
+        right = script[:most]
+        causes = {
+            "the end token is no part of the text": [*right, 0],
+            "return the new tokens only, without the prompt": [*prompt, *right],
+            "neither the prompt nor the end token are part of the result": [*prompt, *right, 0],
+            "at most `most` tokens, not one more": script[: most + 1],
+            "nothing stops it but the end token: count to `most`": script,
+            "one token is missing at the end: `most` of them may be written": right[:-1],
+            "each token must be put behind the ids before the next one is asked for": (
+                script[:1] * most
+            ),
+            "give next_logits the prompt and all new tokens, not only the new ones": [2] * most,
+            "the list `prompt` grew: work on a copy of it, list(prompt)": [],
+        }
+        causes = {cause: value for cause, value in causes.items() if value != right}
+        says = "8, 3, 8, 3 and so on" if script is endless else f"{script}, then the end"
+        call = f"write(<says {says}>, {prompt}, end=0, most={most})"
+        given = list(prompt)
+        came = write(_speaker(script, prompt, most), given, 0, most)
+        if isinstance(came, list) and any(hasattr(token, "detach") for token in came):
+            praise = "Its tokens are tensors, though; `int(token)` makes plain integers of them."
+        came = came.tolist() if hasattr(came, "tolist") else came
+        expect(call, came, right, causes)
+        if given != prompt:
+            raise Wrong(
+                f"the list `prompt` was {prompt} and is {given} after your function, whose caller "
+                "may still need it. Work on a copy of it, list(prompt)"
+            )
+    return praise
+
+
+@exercise("04-perplexity")
+def perplexity(perplexity_of) -> str:
+    """perplexity(log_probabilities) -> exp of minus their mean: a number."""
+    cases = {
+        "ln [0.25, 0.25, 0.25]": torch.tensor([0.25, 0.25, 0.25]).log(),
+        "ln [0.5, 0.125]": torch.tensor([0.5, 0.125]).log(),
+        "ln [0.9, 0.01, 0.6, 1]": torch.tensor([0.9, 0.01, 0.6, 1.0]).log(),
+    }
+    for name, logs in cases.items():
+        right = float((-logs.mean()).exp())
+        causes = {
+            "the minus sign is missing": float(logs.mean().exp()),
+            "this is the mean surprise; its exponential is asked for": float(-logs.mean()),
+            "take the mean, not the sum: long texts are not worse": float((-logs.sum()).exp()),
+            "first the mean of the logarithms, then exp; not the other way round": float(
+                (-logs).exp().mean()
+            ),
+            "these are natural logarithms: take exp, not a power of 2": float(2 ** (-logs.mean())),
+            "the mean is over logarithms, not over probabilities": float(1 / logs.exp().mean()),
+        }
+        causes = {cause: value for cause, value in causes.items() if abs(value - right) > 1e-3}
+        expect(f"perplexity({name})", perplexity_of(logs.clone()), right, causes)
+    return "Always 1 in 4 is a perplexity of 4: like a fair choice among four tokens."
+
+
+QUIZ = [
+    Question(
+        "Somebody says a name that no training text ever held. Can the decoder write it?",
+        {
+            "no: it has no token for it": "It writes pieces of words, and each single byte is a "
+            "token, too.",
+            "yes: in shorter pieces, if need be byte by byte": "More tokens, each less likely, but "
+            "never impossible.",
+            "only after the tokenizer is trained again": "That would change every id, and the "
+            "decoder with it.",
+        },
+        "b",
+    ),
+    Question(
+        "One pass over prompt, audio and the whole text gives the same next-token probabilities as "
+        "writing token by token. Why?",
+        {
+            "attention works on one position at a time": "It works on all of them at once.",
+            "the weights are frozen": "They are the same in both cases, frozen or not.",
+            "no position sees what comes after it, so later tokens change nothing": "You measured "
+            "it: the upper triangle was empty. Training lives off this.",
+        },
+        "c",
+    ),
+    Question(
+        "What does a KV cache save?",
+        {
+            "computing positions again that were computed before": "Each new token then costs one "
+            "position instead of all.",
+            "memory": "On the contrary: keys and values of all positions stay in memory.",
+            "the vocabulary matrix": "It is needed for every token that is written.",
+        },
+        "a",
+    ),
+    Question(
+        "Why does a recogniser write greedily, and a story-teller not?",
+        {
+            "greedy search is faster than drawing": "Both cost the same: one token is chosen from "
+            "the same probabilities.",
+            "there is one right transcript, but many good stories": "Every draw away from the "
+            "likeliest token is a chance of an error; a story only loops without them.",
+            "greedy search always finds the likeliest text": "It takes the likeliest token at each "
+            "step; another beginning may lead to a likelier whole.",
+        },
+        "b",
+    ),
+    Question(
+        "With another clip's audio in the prompt, the true text surprises the decoder more than it "
+        "surprises the bare language model, which hears nothing. What does this show?",
+        {
+            "that the decoder ignores the audio": "Then it would make no difference.",
+            "that the decoder does not know English": "As a bare language model it has nothing but "
+            "English to go by, and does better.",
+            "that the projector is broken": "With the right audio the surprise is small.",
+            "that it trusts what it hears, even against the truth": "It would rather write the "
+            "other clip's words.",
+        },
+        "d",
+    ),
+]

@@ -1,0 +1,418 @@
+"""Notebook 02: what happens inside the encoder, from the mel to the last layer.
+
+The encoder's output is a table of numbers that nobody can read. So this module asks questions that
+have an answer: which mel frames reach one encoder frame, what does a kernel answer to, how far does
+a head of attention look, and at what? The layers are run one by one, as `AudioEncoder.forward` runs
+them, and everything is kept.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from ipywidgets import IntSlider
+from matplotlib import colormaps
+from torch import Tensor
+from torch.nn import functional as F
+
+from tiny_asr.audio import N_FFT, log_mel, pad_batch
+from tiny_asr.course.explorers import Explorer
+from tiny_asr.figures.style import ENCODER, MARK, MEL, PROMPT, SOUND, WIDTH, Picture, drawn
+from tiny_asr.shapes import SAMPLE_RATE, SAMPLES_PER_ENCODER_FRAME
+
+FRAME = SAMPLES_PER_ENCODER_FRAME / SAMPLE_RATE  # seconds from one encoder frame to the next
+MOST_MAPS = 6  # heads that a page can hold side by side
+SHOWN = 64  # dimensions of a frame that can be told apart in a picture
+# Ten steps of each colour are told apart as well as a thousand, and take a third of the bytes.
+GREENS, BOTH_WAYS = (colormaps[name].resampled(10) for name in ("Greens", "RdBu_r"))
+
+
+# Layer by layer ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Heard:
+    """One clip inside the encoder; float32 on the CPU.
+
+    layers: frames (T, encoder_dim): what enters the first layer, what leaves each layer, and the
+        encoder's output, which is the last layer's after a norm.
+    maps: of each layer the attention weights (heads, T, T): a row is a frame that asks.
+    """
+
+    layers: list[Tensor]
+    maps: list[Tensor]
+
+
+def mel_of(model, waveform: Tensor) -> Tensor:
+    """The log-mel (1, M, F) of a clip (S,) at 16 kHz, padded to whole audio embeddings."""
+    padded, _ = pad_batch([waveform], model.config.samples_per_embedding)
+    return log_mel(padded.to(model.device), model.config.num_mel_bins)
+
+
+def heads_of(layer, frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values (heads, T, width of a head) that an encoder layer makes.
+
+    Args:
+        layer: one of `model.encoder.whisper.layers`. frames: (T, encoder_dim), what enters it.
+    """
+    attention, normed = layer.self_attn, layer.self_attn_layer_norm(frames)
+    made = (project(normed) for project in (attention.q_proj, attention.k_proj, attention.v_proj))
+    return tuple(x.unflatten(1, (attention.num_heads, -1)).transpose(0, 1) for x in made)
+
+
+@torch.no_grad()
+def follow(model, waveform: Tensor) -> Heard:
+    """Send a clip (S,) at 16 kHz through the encoder and keep what every layer does."""
+    hidden, _ = model.encoder.embed(mel_of(model, waveform))
+    layers, maps = [hidden], []
+    for layer in model.encoder.whisper.layers:
+        queries, keys, _ = heads_of(layer, hidden[0])
+        fits = queries.float() @ keys.float().transpose(1, 2) / queries.shape[-1] ** 0.5
+        maps.append(fits.softmax(dim=-1).cpu())
+        hidden = layer(hidden, None)
+        layers.append(hidden)
+    layers.append(model.encoder.whisper.layer_norm(hidden))
+    return Heard([layer[0].float().cpu() for layer in layers], maps)
+
+
+# Convolutions and positions ----------------------------------------------------------------------
+
+
+@torch.no_grad()
+def reached(model, frames: int = 12) -> tuple[Tensor, Tensor]:
+    """Which mel frames reach which frames of the two convolutions: measured, not derived.
+
+    Each mel frame of noise is disturbed in turn. Returns booleans (frames, frames) after the first
+    convolution and (frames, frames / 2) after the second.
+    """
+    whisper = model.encoder.whisper
+    noise = torch.randn(1, whisper.num_mel_bins, frames, generator=torch.Generator().manual_seed(0))
+    disturbed = noise + 3 * torch.eye(frames)[:, None]  # one of the frames in each row
+    both = torch.cat([noise, disturbed]).to(model.device, model.encoder.dtype)
+    first = F.gelu(whisper.conv1(both))
+    return tuple(
+        (x[1:] - x[:1]).abs().amax(dim=1).cpu() > 0 for x in (first, F.gelu(whisper.conv2(first)))
+    )
+
+
+@drawn
+def cone(model, frame: int = 3) -> Picture:
+    """Twelve mel frames, the two convolutions over them, and all that reaches one encoder frame."""
+    one, two = reached(model)
+    into, near = torch.where(two[:, frame])[0], torch.where(two.any(dim=0))[0]
+    figure = Picture(figsize=(WIDTH, 2.6), layout="constrained")
+    axes = figure.subplots()
+    seen = {2: set(into.tolist()), 1: set(), 0: {frame}}
+    for mel, middle in torch.nonzero(one).tolist():
+        # The second kernel is as wide as the first: it reads the frames around 2 x its own number.
+        if abs(middle - 2 * frame) <= 1:
+            seen[1].add(middle)
+            axes.plot([middle, mel], [1.13, 1.87], color=MEL, linewidth=1)
+    for middle in seen[1]:
+        axes.plot([2 * frame, middle], [0.13, 0.87], color=ENCODER, linewidth=1)
+    rows = {2: (range(len(one)), MEL), 1: (range(len(one)), PROMPT), 0: (2 * near, ENCODER)}
+    for height, (places, color) in rows.items():
+        for number, place in enumerate(map(int, places)):
+            full = number in seen[height]
+            look = {"facecolor": color if full else "white", "edgecolor": "black", "pad": 3.5}
+            axes.text(place, height, f"{number:>2}", ha="center", va="center", bbox=look, size=8)
+    names = {2: "mel frames\n(10 ms)", 1: "after conv 1\n(10 ms)", 0: "after conv 2\n(20 ms)"}
+    axes.set_yticks(list(names), labels=list(names.values()))
+    axes.set(xlim=(-0.7, len(one) - 0.3), ylim=(-0.35, 2.35), xticks=[])
+    axes.tick_params(length=0)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    figure.alt = (
+        f"Three rows of numbered boxes: {len(one)} mel frames, {one.shape[1]} frames after the "
+        f"first convolution, {two.shape[1]} after the second. Lines lead from frame {frame} of the "
+        f"lowest row to frames {min(seen[1])} to {max(seen[1])} of the middle one, and from these "
+        f"to mel frames {into.min()} to {into.max()}."
+    )
+    return figure
+
+
+def telling(answers: Tensor, count: int = 4) -> list[int]:
+    """The rows of (D, F) that vary most, each of them unlike those chosen before it."""
+    centred = F.normalize(answers - answers.mean(dim=1, keepdim=True), dim=1)
+    worth, chosen = answers.std(dim=1), []
+    for _ in range(count):
+        chosen.append(int(worth.argmax()))
+        worth = worth * (1 - (centred @ centred[chosen[-1]]).abs()) ** 2
+        worth[chosen[-1]] = -1
+    return chosen
+
+
+@drawn
+def kernels(model, waveform: Tensor) -> Picture:
+    """Four of the first convolution's kernels, and what each answers along a clip (S,)."""
+    mel = mel_of(model, waveform)
+    conv = model.encoder.whisper.conv1
+    with torch.no_grad():
+        answers = F.gelu(conv(mel.to(conv.weight.dtype)))[0].float().cpu()
+    chosen, weights = telling(answers), conv.weight.detach().float().cpu()
+    figure = Picture(figsize=(WIDTH, 4.6), layout="constrained")
+    grid = figure.subplots(5, 2, width_ratios=[1, 9], height_ratios=[1.7, 1, 1, 1, 1])
+    look = {"aspect": "auto", "origin": "lower", "interpolation": "nearest"}
+    duration = mel.shape[2] / 100
+    extent = (0, duration, 0, mel.shape[1])
+    grid[0, 1].imshow(mel[0].cpu(), cmap="magma", extent=extent, **look)
+    grid[0, 1].set(ylabel="mel bin", title="log-mel")
+    grid[0, 0].axis("off")
+    peaks = []
+    for number, (left, right) in zip(chosen, grid[1:], strict=True):
+        limit = weights[number].abs().max()
+        left.imshow(weights[number], cmap="RdBu_r", vmin=-limit, vmax=limit, **look)
+        left.set(xticks=[], yticks=[])
+        left.set_ylabel(f"no. {number}", rotation=0, ha="right", va="center")
+        right.plot((np.arange(mel.shape[2]) + 0.5) / 100, answers[number], color=ENCODER)
+        right.set(xlim=(0, duration), ylabel="answer")
+        peaks.append(f"no. {number} at {int(answers[number].argmax()) / 100:.2f} s")
+    for axes in grid[:-1, 1]:
+        axes.tick_params(labelbottom=False)
+    grid[1, 0].set_title("kernel", loc="center")
+    grid[-1, 1].set(xlabel="time in s")
+    figure.alt = (
+        f"The log-mel picture of {duration:.2f} s, and below it four of the {len(weights)} kernels "
+        f"of the first convolution, each {mel.shape[1]} bins by 3 frames, with its answer over "
+        f"time. They answer most strongly at different moments: {', '.join(peaks)}."
+    )
+    return figure
+
+
+@drawn
+def positions_view(table: Tensor, frame: int = 50) -> Picture:
+    """A position table (T, D) as a picture, and how alike one position is to all others."""
+    table = table.detach().float().cpu()
+    figure = Picture(figsize=(WIDTH, 3), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=[1.5, 1])
+    image = left.imshow(table.T, aspect="auto", cmap="RdBu_r", interpolation="nearest")
+    left.set(xlabel="encoder frame", ylabel="dimension")
+    left.set_title(f"{table.shape[0]} positions of {table.shape[1]} numbers")
+    left.axvline(frame, color="black", linewidth=0.8, linestyle="--")
+    figure.colorbar(image, ax=left, pad=0.01)
+    alike = F.cosine_similarity(table[frame : frame + 1], table, dim=1)
+    right.plot(alike, color=ENCODER)
+    right.set(xlabel="encoder frame", ylabel="cosine", ylim=(min(0, alike.min()) - 0.05, 1.05))
+    right.set_title(f"how alike to position {frame}")
+    figure.alt = (
+        f"Left: sines above, cosines below, as stripes that are narrow in the first dimensions of "
+        f"each half and ever wider after them. Right: the cosine of position {frame} to itself is "
+        f"1, to its neighbour {alike[frame + 1]:.2f}, 10 frames on {alike[frame + 10]:.2f}, 50 "
+        f"frames on {alike[min(frame + 50, len(alike) - 1)]:.2f}."
+    )
+    return figure
+
+
+# Attention ---------------------------------------------------------------------------------------
+
+
+def distances(heard: Heard) -> Tensor:
+    """How far each head looks on average: (layers, heads), seconds."""
+    frames = torch.arange(len(heard.layers[0]))
+    apart = (frames[:, None] - frames).abs() * FRAME
+    return torch.stack([(weights * apart).sum(dim=2).mean(dim=1) for weights in heard.maps])
+
+
+def hissing(waveform: Tensor, frames: int) -> Tensor:
+    """Which of a clip's frames hiss, as an s does: (frames,) bool.
+
+    More than half of such a frame's power lies above 3 kHz, and it is at most 40 dB softer than the
+    clip's loudest.
+    """
+    reach = (N_FFT - SAMPLES_PER_ENCODER_FRAME) // 2
+    size = frames * SAMPLES_PER_ENCODER_FRAME - len(waveform) + reach
+    parts = F.pad(waveform, (reach, size)).unfold(0, N_FFT, SAMPLES_PER_ENCODER_FRAME)
+    power = torch.fft.rfft(parts * torch.hann_window(N_FFT)).abs().square()
+    high = torch.fft.rfftfreq(N_FFT, 1 / SAMPLE_RATE) > 3_000
+    loud = power.sum(dim=1)
+    return (power[:, high].sum(dim=1) > 0.5 * loud) & (loud > 1e-4 * loud.max())
+
+
+def hiss_for_hiss(heard: Heard, hiss: Tensor) -> Tensor:
+    """How much more than chance the hissing frames look at hissing ones elsewhere: (layers, heads).
+
+    Only frames more than 0.2 s apart count. 1 is what evenly spread weights give.
+
+    Args:
+        hiss: (T,) bool, see `hissing`.
+    """
+    frames = torch.arange(len(hiss))
+    far = (frames[:, None] - frames).abs() > 10
+    asked = far[hiss].float()
+    chance = asked[:, hiss].sum() / asked.sum()
+    found = []
+    for weights in heard.maps:
+        there = weights[:, hiss] * asked
+        found.append(there[:, :, hiss].sum(dim=(1, 2)) / there.sum(dim=(1, 2)) / chance)
+    return torch.stack(found)
+
+
+@drawn
+def reaches(clips: dict[str, Heard]) -> Picture:
+    """How far each head of each layer looks, in several clips side by side: name -> clip."""
+    figure = Picture(figsize=(WIDTH, 2.7), layout="constrained")
+    panels, facts = figure.subplots(1, len(clips), squeeze=False)[0], []
+    for axes, (name, heard) in zip(panels, clips.items(), strict=True):
+        far = distances(heard)
+        look = {"cmap": "YlGn", "vmin": 0, "vmax": float(far.max()), "aspect": "auto"}
+        image = axes.imshow(far, **look)
+        if far.numel() <= 60:
+            for place in np.ndindex(*far.shape):
+                color = "white" if far[place] > 0.6 * far.max() else "black"
+                words = {"ha": "center", "va": "center", "color": color, "size": 8}
+                axes.text(place[1], place[0], f"{far[place]:.2f}", **words)
+        layers, heads = far.shape
+        axes.set_yticks(range(layers), labels=range(1, layers + 1))
+        axes.set_xticks(range(heads), labels=range(1, heads + 1))
+        axes.set(xlabel="head", ylabel="layer", title=name)
+        figure.colorbar(image, ax=axes, pad=0.02, label="mean distance in s")
+        facts.append(f"{name}: {far.min():.2f} to {far.max():.2f} s")
+    figure.alt = (
+        f"A table for each clip, {layers} layers by {heads} heads: how far away a head looks on "
+        f"average. {'; '.join(facts)}. The same heads look near, and the same look far."
+    )
+    return figure
+
+
+@drawn
+def head_maps(heard: Heard, waveform: Tensor, chosen: dict[str, tuple[int, int]]) -> Picture:
+    """The attention maps of a few heads over a clip (S,); hissing frames are marked on the edges.
+
+    Args:
+        chosen: title -> layer and head, both from 0.
+    """
+    frames = len(heard.layers[0])
+    hiss, duration = hissing(waveform, frames), frames * FRAME
+    figure = Picture(figsize=(WIDTH, 3.9), layout="constrained")
+    heights = {"height_ratios": [0.22, 1]}
+    grid, facts = figure.subplots(2, len(chosen), squeeze=False, **heights), []
+    for column, (title, (layer, head)) in zip(grid.T, chosen.items(), strict=True):
+        wave, axes = column
+        wave.plot(np.arange(len(waveform)) / SAMPLE_RATE, waveform, color=SOUND, linewidth=0.3)
+        wave.set(xlim=(0, duration), yticks=[], xticks=[])
+        wave.set_title(f"{title}\nlayer {layer + 1}, head {head + 1}")
+        weights = heard.maps[layer][head]
+        top = float(np.percentile(weights.numpy(), 99.5))
+        look = {"cmap": GREENS, "vmin": 0, "vmax": top, "extent": (0, duration, duration, 0)}
+        axes.imshow(weights, interpolation="nearest", **look)
+        for frame in torch.where(hiss)[0].tolist():
+            edge = [frame * FRAME, (frame + 1) * FRAME]
+            axes.plot(edge, [0, 0], color=MARK, linewidth=5, solid_capstyle="butt")
+            axes.plot([0, 0], edge, color=MARK, linewidth=5, solid_capstyle="butt")
+            wave.axvspan(*edge, color=MARK, alpha=0.25, linewidth=0)
+        axes.set(xlabel="looked at, s")
+        far = distances(heard)[layer, head]
+        more = hiss_for_hiss(heard, hiss)[layer, head] if hiss.any() else float("nan")
+        facts.append(f"{title}: looks {far:.2f} s away on average, hiss at hiss {more:.1f} x")
+    grid[1, 0].set(ylabel="frame that asks, s")
+    figure.alt = (
+        f"Attention maps of {frames} by {frames} frames under the waveform, {int(hiss.sum())} "
+        f"hissing frames marked on their edges. {'. '.join(facts)} as much as chance."
+    )
+    return figure
+
+
+@drawn
+def hiss_curves(clips: dict[str, tuple[Heard, Tensor]], layer: int, head: int) -> Picture:
+    """Where a head's hissing frames look and where its others look, over the time of each clip.
+
+    Args:
+        clips: title -> the clip inside the encoder, and its waveform (S,).
+        layer, head: both from 0.
+    """
+    figure = Picture(figsize=(WIDTH, 0.5 + 1.6 * len(clips)), layout="constrained")
+    panels, facts = figure.subplots(len(clips), 1, squeeze=False)[:, 0], []
+    for axes, (title, (heard, waveform)) in zip(panels, clips.items(), strict=True):
+        weights = heard.maps[layer][head]
+        hiss = hissing(waveform, len(weights))
+        time = (np.arange(len(weights)) + 0.5) * FRAME
+        look = {"color": MARK, "alpha": 0.2, "linewidth": 0}
+        for frame in torch.where(hiss)[0].tolist():
+            axes.axvspan(frame * FRAME, (frame + 1) * FRAME, **look)
+        axes.plot(time, weights[hiss].mean(dim=0), color=MARK, label="hissing frames")
+        axes.plot(time, weights[~hiss].mean(dim=0), color=SOUND, label="all other frames")
+        axes.set(xlim=(0, len(weights) * FRAME), ylabel="weight", title=title)
+        more = hiss_for_hiss(heard, hiss)[layer, head]
+        facts.append(
+            f"{title}: hissing frames put {weights[hiss][:, hiss].sum(1).mean():.0%} of their "
+            f"weight on hissing frames, the others {weights[~hiss][:, hiss].sum(1).mean():.0%}; "
+            f"beyond 0.2 s hiss gets {more:.1f} times what chance would give it"
+        )
+    panels[0].legend(loc="upper left", bbox_to_anchor=(0.55, 1.25), ncols=2, borderpad=0)
+    panels[-1].set(xlabel="time looked at in s")
+    figure.alt = (
+        f"Layer {layer + 1}, head {head + 1}: two curves of attention weight over time, with the "
+        f"hissing frames shaded. {'. '.join(facts)}."
+    )
+    return figure
+
+
+@drawn
+def layer_view(heard: Heard, layer: int) -> Picture:
+    """One layer of a clip: its frames, how alike they are to each other, and its heads' maps.
+
+    Args:
+        layer: 0 is what enters the first layer, 1 what leaves it, and so on.
+    """
+    frames = heard.layers[layer]
+    duration = len(frames) * FRAME
+    maps = heard.maps[layer - 1][:MOST_MAPS] if 0 < layer <= len(heard.maps) else []
+    figure = Picture(figsize=(WIDTH, 4.5 if len(maps) else 2.5), layout="constrained")
+    rows = figure.subfigures(
+        2 if len(maps) else 1, 1, squeeze=False, height_ratios=[1.25, 1][: 1 + bool(len(maps))]
+    )[:, 0]
+    left, right = rows[0].subplots(1, 2, width_ratios=[1.9, 1])
+    # Some dimensions are always far from 0; what matters is how each changes along the clip.
+    changes = (frames - frames.mean(dim=0)) / frames.std(dim=0).clamp(min=1e-6)
+    look = {"cmap": BOTH_WAYS, "vmin": -2.5, "vmax": 2.5, "aspect": "auto", "origin": "lower"}
+    few = changes[:, :SHOWN].T
+    left.imshow(few, extent=(0, duration, 0, len(few)), interpolation="nearest", **look)
+    left.set(
+        xlabel="time in s",
+        ylabel="dimension",
+        title=f"{_name(heard, layer)}: {len(few)} of {frames.shape[1]} dimensions",
+    )
+    square = {"extent": (0, duration, duration, 0), "interpolation": "nearest"}
+    right.imshow(likeness(frames), cmap=BOTH_WAYS, vmin=-1, vmax=1, **square)
+    right.set(title="how alike they are (cosine)", xlabel="time in s")
+    for head, weights in enumerate(maps):
+        axes = rows[1].add_subplot(1, len(maps), head + 1)
+        most = float(np.percentile(weights.numpy(), 99.5))
+        axes.imshow(weights, cmap=GREENS, vmin=0, vmax=most, **square)
+        axes.set(title=f"head {head + 1}", xticks=[], yticks=[])
+    below = f", below them the attention maps of {len(maps)} heads" if len(maps) else ""
+    figure.alt = f"{layer_words(heard, layer)} On the left their picture, on the right a square of "
+    figure.alt += f"their likeness{below}."
+    return figure
+
+
+def likeness(frames: Tensor) -> Tensor:
+    """Cosines between a clip's frames (T, D), its mean frame taken off first: (T, T)."""
+    directions = F.normalize(frames - frames.mean(dim=0), dim=1)
+    return directions @ directions.T
+
+
+def _name(heard: Heard, layer: int) -> str:
+    names = ["before layer 1", *(f"after layer {n + 1}" for n in range(len(heard.maps))), "output"]
+    return names[layer]
+
+
+def layer_words(heard: Heard, layer: int) -> str:
+    """What `layer_view` shows of a layer, in words and numbers."""
+    alike = likeness(heard.layers[layer])
+    near, far = (alike.diagonal(n).mean() for n in (1, 25))
+    words = f"{_name(heard, layer)}: {len(alike)} frames of {heard.layers[layer].shape[1]} numbers."
+    words += f" Cosine of neighbours {near:.2f}, of frames 0.5 s apart {far:.2f} on average."
+    if 0 < layer <= len(heard.maps):
+        each = distances(heard)[layer - 1][:MOST_MAPS].tolist()
+        words += f" The heads look {', '.join(f'{far:.2f}' for far in each)} s away."
+    return words[0].upper() + words[1:]
+
+
+def explore_layers(heard: Heard) -> Explorer:
+    """A slider over the layers of a clip: its frames, their likeness, the heads' maps."""
+    options = {"min": 0, "max": len(heard.layers) - 1, "continuous_update": False}
+    slider = IntSlider(value=1, description="layer", **options)
+    draw, explain = partial(layer_view, heard), partial(layer_words, heard)
+    return Explorer("explore_layers", slider, draw, explain)

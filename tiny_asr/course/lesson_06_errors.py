@@ -1,0 +1,440 @@
+"""What notebook 06 needs to judge a recogniser: errors, luck, noise, silence, a card.
+
+The measuring itself is `evaluation.score`. Here are its pictures, and experiments that are too
+small or too rough for the package. All randomness is seeded; rates are in per cent.
+"""
+
+import csv
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from html import escape
+
+import numpy as np
+import torch
+from ipywidgets import SelectionSlider
+from matplotlib.patches import Rectangle
+
+from tiny_asr.course.explorers import Explorer
+from tiny_asr.evaluation.score import Result, Row, align
+from tiny_asr.figures.style import AUDIO, MARK, PROMPT, SOUND, TEXT, WIDTH, Picture, drawn, many
+from tiny_asr.hub import BUNDLED, data_dir
+from tiny_asr.shapes import SAMPLE_RATE
+from tiny_asr.trace import Table
+
+MOST_PAIRS = 11  # of words in one line of an alignment
+RESAMPLES = 2000
+SIZES = (10, 20, 50, 100, 200, 500, 1000, 2000)  # clips in a test set
+INKS = {"S": "#8A5A00", "D": "#B3261E", "I": "#005A9C"}  # 4.5 : 1 on white, at least
+OPS = {"substitute": "S", "delete": "D", "insert": "I", "equal": "="}
+
+
+# Errors ------------------------------------------------------------------------------------------
+
+
+def edit_table(said: Sequence[str], heard: Sequence[str]) -> np.ndarray:
+    """(N + 1, M + 1): the fewest edits that turn the first i words said into the first j heard.
+
+    Wagner and Fischer 1974, "The string-to-string correction problem". Letters work as well.
+    """
+    table = np.add.outer(np.arange(len(said) + 1), np.arange(len(heard) + 1))
+    for i, word in enumerate(said, start=1):
+        for j, other in enumerate(heard, start=1):
+            diagonal = table[i - 1, j - 1] + (word != other)
+            table[i, j] = min(diagonal, table[i - 1, j] + 1, table[i, j - 1] + 1)
+    return table
+
+
+def edit_pairs(said: Sequence[str], heard: Sequence[str]) -> list[tuple[str, str, str]]:
+    """(op, said, heard) along one cheapest way through the table; op is =, S, D or I."""
+    table, pairs = edit_table(said, heard), []
+    i, j = len(said), len(heard)
+    while i or j:
+        both = i and j and said[i - 1] == heard[j - 1]
+        if i and j and table[i, j] == table[i - 1, j - 1] + (not both):
+            i, j = i - 1, j - 1
+            pairs.append(("=" if both else "S", said[i], heard[j]))
+        elif i and table[i, j] == table[i - 1, j] + 1:
+            i -= 1
+            pairs.append(("D", said[i], ""))
+        else:
+            j -= 1
+            pairs.append(("I", "", heard[j]))
+    return pairs[::-1]
+
+
+class Alignment:
+    """Said above heard, word by word; each error has its letter and its colour.
+
+    Args:
+        pairs: (op, said, heard), as `edit_pairs` or `tiny_asr.evaluation.score.align` gives them.
+        title: a line above it.
+    """
+
+    def __init__(self, pairs: Iterable[tuple[str, str, str]], title: str = ""):
+        self.pairs = [(OPS.get(op, op), said, heard) for op, said, heard in pairs]
+        self.title = title
+
+    def _lines(self) -> Iterator[dict[str, list[tuple[str, str]]]]:
+        """So many pairs as fit side by side: name of the row -> (word, op) of each cell."""
+        for start in range(0, len(self.pairs), MOST_PAIRS):
+            part = self.pairs[start : start + MOST_PAIRS]
+            yield {
+                "said": [(said, op) for op, said, _ in part],
+                "heard": [(heard, op) for op, _, heard in part],
+                "error": [(op.strip("="), op) for op, *_ in part],
+            }
+
+    def __repr__(self) -> str:
+        lines = [self.title] if self.title else []
+        for rows in self._lines():
+            columns = zip(*rows.values(), strict=True)
+            widths = [max(len(word) for word, _ in column) for column in columns]
+            for name, cells in rows.items():
+                padded = (f"{word:<{w}}" for (word, _), w in zip(cells, widths, strict=True))
+                lines.append(f"{name:<6}{' '.join(padded)}".rstrip())
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        left, tables = "style='text-align:left;padding:2px 6px", []
+        for rows in self._lines():
+            lines = []
+            for name, cells in rows.items():
+                parts = [f"<th scope='row' {left}'>{name}</th>"]
+                for word, op in cells:
+                    ink = f";color:{INKS[op]};font-weight:bold" if op in INKS else ""
+                    parts.append(f"<td {left}{ink}'>{escape(word)}</td>")
+                # Said for each row: JupyterLab's dark theme darkens every other one.
+                lines.append(f"<tr style='background:white;color:black'>{''.join(parts)}</tr>")
+            tables.append(f"<table style='margin:0 0 0.6em 0'>{''.join(lines)}</table>")
+        title = f"<p style='margin:0.6em 0 0 0'>{escape(self.title)}</p>" if self.title else ""
+        return title + "".join(tables)
+
+
+@drawn
+def edit_picture(said: Sequence[str], heard: Sequence[str]) -> Picture:
+    """The table of `edit_table` with its numbers, and a cheapest way through it, coloured."""
+    table, pairs = edit_table(said, heard), edit_pairs(said, heard)
+    figure = Picture(figsize=(WIDTH, 0.6 + 0.36 * len(table)), layout="constrained")
+    axes = figure.subplots()
+    steps, place = {(0, 0): "="}, (0, 0)
+    for op, *_ in pairs:
+        place = (place[0] + (op != "I"), place[1] + (op != "D"))
+        steps[place] = op
+    for (i, j), edits in np.ndenumerate(table):
+        op = steps.get((i, j))
+        color = "white" if op is None else INKS.get(op, PROMPT)
+        axes.add_patch(Rectangle((j, i), 1, 1, facecolor=color, edgecolor=PROMPT))
+        ink = "white" if op in INKS else "black" if op else "#767676"
+        text = f"{edits} {op}" if op in INKS else str(edits)
+        axes.text(j + 0.5, i + 0.5, text, color=ink, ha="center", va="center")
+    axes.set(xlim=(0, len(heard) + 1), ylim=(len(said) + 1, 0))
+    axes.set_xticks(np.arange(len(heard) + 1) + 0.5, ["(nothing)", *heard])
+    axes.set_yticks(np.arange(len(said) + 1) + 0.5, ["(nothing)", *said])
+    axes.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
+    axes.spines[:].set_visible(False)
+    axes.set(xlabel="heard, up to this word", ylabel="said, up to this word")
+    way = ", ".join(f"{op} {a or b}" for op, a, b in pairs if op != "=")
+    figure.alt = (
+        f"A table of {len(table)} rows (said) by {len(table[0])} columns (heard) of edit counts, "
+        f"from 0 at the top left to {table[-1, -1]} at the bottom right. The cheapest way: {way}."
+    )
+    return figure
+
+
+def word_recall(rows: Iterable[Row], group: Callable[[str], str]) -> dict[str, tuple[int, int]]:
+    """Group of a said word -> (how many were heard right, how many were said)."""
+    right, said = Counter(), Counter()
+    for row in rows:
+        for op, word, _ in align(row.reference, row.hypothesis):
+            if word:
+                said[group(word)] += 1
+                right[group(word)] += op == "equal"
+    return {name: (right[name], count) for name, count in said.items()}
+
+
+def letter_swaps(rows: Iterable[Row]) -> Counter:
+    """(letter said, letter heard) -> how often, in words that were heard as similar ones.
+
+    Where more than three quarters of the letters differ, nothing was misheard sound by sound.
+    """
+    swaps = Counter()
+    for row in rows:
+        for op, said, heard in align(row.reference, row.hypothesis):
+            if op != "substitute":
+                continue
+            pairs = edit_pairs(said, heard)
+            if sum(kind != "=" for kind, *_ in pairs) <= 0.75 * max(len(said), len(heard)):
+                swaps.update((a, b) for kind, a, b in pairs if kind == "S")
+    return swaps
+
+
+@drawn
+def shares_picture(shares: dict[str, tuple[int, int]], label: str) -> Picture:
+    """Bars of counts in totals, name -> (count, total), in per cent."""
+    figure = Picture(figsize=(WIDTH, max(2.1, 0.7 + 0.3 * len(shares))), layout="constrained")
+    axes = figure.subplots()
+    values = [100 * count / total for count, total in shares.values()]
+    bars = axes.barh(range(len(shares)), values, color=TEXT, edgecolor="black", linewidth=0.6)
+    words = [f"{v:.0f} % of {n}" for v, (_, n) in zip(values, shares.values(), strict=True)]
+    axes.bar_label(bars, words, padding=4)
+    axes.set_yticks(range(len(shares)), list(shares))
+    axes.set(xlim=(0, 115), xlabel=label, ylim=(len(shares) - 0.5, -0.5))
+    axes.set_xticks(range(0, 101, 20))
+    parts = "; ".join(f"{name}: {word}" for name, word in zip(shares, words, strict=True))
+    figure.alt = f"Bars, {label}: {parts}."
+    return figure
+
+
+# Luck --------------------------------------------------------------------------------------------
+
+
+def resampled(
+    result: Result, clips: int | None = None, seed: int = 0, against: Result | None = None
+) -> np.ndarray:
+    """WERs (RESAMPLES,) of test sets of so many clips, drawn again and again from the result's.
+
+    Args:
+        clips: in a test set; as many as the result has if None.
+        against: give the difference to this result on the very same draws instead.
+    """
+    words = np.array([row.words for row in result.rows])
+    errors = np.array([row.errors for row in result.rows])
+    if against is not None:
+        errors = errors - np.array([row.errors for row in against.rows])
+    draws = np.random.default_rng(seed).integers(len(words), size=(RESAMPLES, clips or len(words)))
+    return 100 * errors[draws].sum(axis=1) / words[draws].sum(axis=1)
+
+
+def interval(rates: np.ndarray) -> tuple[float, float]:
+    """The middle 95 % of some rates."""
+    return tuple(np.percentile(rates, [2.5, 97.5]).tolist())
+
+
+@drawn
+def luck_picture(result: Result, clips: int | None = None) -> Picture:
+    """How the WER of test sets of so many clips would scatter, by luck alone."""
+    rates, count = resampled(result, clips), clips or len(result.rows)
+    low, high = interval(rates)
+    figure = Picture(figsize=(WIDTH, 2.7), layout="constrained")
+    axes = figure.subplots()
+    edges = np.linspace(rates.min(), rates.max(), 25)
+    widest = resampled(result, SIZES[0]).max()  # one scale, so that the sizes can be compared
+    axes.hist(rates, edges, color=TEXT, edgecolor="white")
+    axes.axvspan(
+        low, high, color=AUDIO, alpha=0.25, zorder=0, label=f"95 %: {low:.1f} to {high:.1f}"
+    )
+    axes.axvline(100 * result.wer, color=MARK, label=f"measured: {100 * result.wer:.1f}")
+    axes.set(xlabel="WER in per cent", ylabel=f"of {many(RESAMPLES)} test sets")
+    axes.set(title=f"test sets of {many(count)} clips", xlim=(0, np.ceil(widest)))
+    axes.legend(loc="upper right")
+    figure.alt = (
+        f"Histogram of {RESAMPLES} WERs, each of {count} clips drawn anew: a bell around "
+        f"{rates.mean():.1f} per cent, 95 of 100 between {low:.1f} and {high:.1f}."
+    )
+    return figure
+
+
+def explore_luck(result: Result) -> Explorer:
+    """A slider over the number of clips: how far can luck move the WER?"""
+
+    def explain(clips: int) -> str:
+        low, high = interval(resampled(result, clips))
+        return f"{clips} clips: 95 % lie between {low:.1f} and {high:.1f}, {high - low:.1f} points"
+
+    slider = SelectionSlider(options=SIZES, value=SIZES[3], description="clips")
+    return Explorer("explore_luck", slider, partial(luck_picture, result), explain)
+
+
+@drawn
+def width_picture(result: Result, measured: Sequence[dict[str, str]] = ()) -> Picture:
+    """How wide the interval is, against the number of clips; dots are measured test sets."""
+    spans = [interval(resampled(result, size)) for size in SIZES]
+    widths = [high - low for low, high in spans]
+    figure = Picture(figsize=(WIDTH, 3), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(SIZES, widths, "o-", color=SOUND, label="these clips, drawn anew")
+    for size, width in zip(SIZES, widths, strict=True):
+        axes.annotate(f"{width:.1f}", (size, width), (3, 5), textcoords="offset points")
+    kept = [row for row in measured if row["wer_low"] and row["data"] == "synthetic test"]
+    clips = [int(row["clips"]) for row in kept]
+    spread = [100 * (float(row["wer_high"]) - float(row["wer_low"])) for row in kept]
+    axes.plot(clips, spread, "^", color=MARK, label="whole test sets and parts, from results.csv")
+    axes.set(xscale="log", yscale="log", xlabel="clips", ylabel="width of the interval, points")
+    axes.set_xticks(SIZES, [many(size) for size in SIZES])
+    ticks = (1, 2, 5, 10, 20, 50)
+    axes.set_yticks(ticks, [str(tick) for tick in ticks])
+    axes.minorticks_off()
+    axes.legend(loc="upper right")
+    facts = ", ".join(f"{w:.1f} at {size}" for size, w in zip(SIZES, widths, strict=True))
+    figure.alt = (
+        f"Width of the 95 per cent interval in points against the number of clips, both axes "
+        f"logarithmic: a straight falling line, {facts}. {len(kept)} measured test sets as dots."
+    )
+    return figure
+
+
+@drawn
+def pairing_picture(ours: Result, theirs: Result, names: tuple[str, str]) -> Picture:
+    """The difference of two WERs on the same clips: resampled each for itself, and together."""
+    apart = resampled(ours, seed=1) - resampled(theirs, seed=2)
+    together = resampled(ours, against=theirs)
+    figure = Picture(figsize=(WIDTH, 2.7), layout="constrained")
+    axes = figure.subplots()
+    edges = np.arange(np.floor(apart.min()), np.ceil(apart.max()) + 0.6, 0.5)
+    facts = []
+    for label, rates, color in (("apart", apart, PROMPT), ("together", together, TEXT)):
+        low, high = interval(rates)
+        facts.append(f"drawn {label}: {low:+.1f} to {high:+.1f} points")
+        axes.hist(rates, edges, color=color, alpha=0.8, label=facts[-1])
+    axes.axvline(0, color="black", linewidth=1)
+    axes.set(xlabel=f"WER of {names[0]} minus WER of {names[1]}, points")
+    axes.set(ylabel=f"of {many(RESAMPLES)} draws")
+    axes.legend(loc="upper right")
+    figure.alt = f"Two histograms of the difference, 95 of 100 draws each: {'; '.join(facts)}."
+    return figure
+
+
+# Noise and silence -------------------------------------------------------------------------------
+
+
+def coloured(slope: float, seconds: float, seed: int = 0) -> torch.Tensor:
+    """Noise (S,) whose power falls with frequency to the `slope`: 0 white, 1 pink. RMS 0.05."""
+    count = round(seconds * SAMPLE_RATE)
+    lines = np.fft.rfft(np.random.default_rng(seed).standard_normal(count))
+    hertz = np.fft.rfftfreq(count, 1 / SAMPLE_RATE).clip(min=30)  # below, nobody hears it
+    samples = torch.from_numpy(np.fft.irfft(lines * hertz ** (-slope / 2), count)).float()
+    return samples * 0.05 / samples.square().mean().sqrt()
+
+
+def nobody_speaks(seconds: Sequence[float] = (1, 2, 4, 8)) -> dict[str, list[torch.Tensor]]:
+    """Kind of sound -> clips (S,), one of each length: nothing that a word could come from."""
+    clips: dict[str, list[torch.Tensor]] = {}
+    for seed, length in enumerate(seconds):
+        time = torch.arange(round(length * SAMPLE_RATE)) / SAMPLE_RATE
+        rng = np.random.default_rng(seed)
+        hum = sum(torch.sin(2 * torch.pi * 50 * k * time) / k for k in (1, 2, 3))
+        root = 220 * 2 ** (rng.integers(12) / 12)
+        chord = sum(torch.sin(2 * torch.pi * root * ratio * time) for ratio in (1, 1.25, 1.5))
+        notes = torch.tensor(root * 2 ** (rng.choice([0, 2, 4, 7, 9], 100) / 12))
+        melody = torch.sin(2 * torch.pi * notes[(time * 4).long()].cumsum(0) / SAMPLE_RATE)
+        melody = melody * torch.exp(-6 * (time % 0.25))
+        kinds = {"silence": 0 * time, "faint hiss": coloured(0, length, seed) / 50}
+        kinds |= {"white noise": coloured(0, length, seed), "pink noise": coloured(1, length, seed)}
+        kinds |= {"mains hum": 0.1 * hum, "a chord": 0.1 * chord, "a melody": 0.3 * melody}
+        for kind, sound in kinds.items():
+            clips.setdefault(kind, []).append(sound.float())
+    return clips
+
+
+@drawn
+def noise_picture(curves: dict[str, dict[float, Result]], clean: Result) -> Picture:
+    """WER against signal-to-noise ratio: name of the noise -> {dB: result}, and without noise."""
+    figure = Picture(figsize=(WIDTH, 3), layout="constrained")
+    axes = figure.subplots()
+    facts = [f"without noise {100 * clean.wer:.0f}"]
+    looks = ((SOUND, "o"), (MARK, "^"), (AUDIO, "s"))
+    for place, ((name, results), (color, dot)) in enumerate(
+        zip(curves.items(), looks, strict=False)
+    ):
+        levels = sorted(results, reverse=True)
+        rates = [100 * results[level].wer for level in levels]
+        ends = np.array([(results[n].wer_low, results[n].wer_high) for n in levels]).T * 100
+        shifted = np.array(levels) - 0.25 + 0.5 * place  # so that the bars do not hide each other
+        axes.errorbar(
+            shifted, rates, abs(ends - rates), color=color, marker=dot, capsize=3, label=name
+        )
+        facts.append(
+            f"{name} "
+            + ", ".join(f"{r:.0f} at {n:g} dB" for n, r in zip(levels, rates, strict=True))
+        )
+    axes.axhline(
+        100 * clean.wer, color="black", linestyle="--", linewidth=1, label="no noise added"
+    )
+    axes.set(
+        xlabel="signal-to-noise ratio in dB: more noise to the right", ylabel="WER in per cent"
+    )
+    axes.set(xticks=levels, ylim=(0, None))
+    axes.invert_xaxis()
+    axes.legend(loc="upper left")
+    figure.alt = f"WER in per cent against signal-to-noise ratio: {'; '.join(facts)}."
+    return figure
+
+
+# What the repository has measured ------------------------------------------
+
+
+def measured(pairs: Sequence[str] = ("tiny", "small")) -> list[dict[str, str]]:
+    """The lines of each pair's results.csv, with the pair's name; of a pair without one, none."""
+    rows = []
+    for pair in pairs:
+        file = data_dir() / "models" / f"{pair}-asr" / "results.csv"
+        if file.is_file():
+            with open(file, newline="", encoding="utf-8") as lines:
+                rows += [{"pair": pair} | row for row in csv.DictReader(lines)]
+    return rows
+
+
+def percent(rate: str | float | None, low=None, high=None) -> str:
+    """0.3038 -> "30.4 %", with its interval if there is one; "-" for an empty field."""
+    if rate in ("", None):
+        return "-"
+    ends = "" if low in ("", None) else f" ({100 * float(low):.1f} to {100 * float(high):.1f})"
+    return f"{100 * float(rate):.1f} %{ends}"
+
+
+def side_by_side(rows: Sequence[dict[str, str]], pairs: Sequence[str] = ("tiny", "small")) -> Table:
+    """The WER of each pair on each data set; where nobody speaks, its share of empty texts."""
+    cells: dict[tuple[str, str], dict[str, str]] = {}
+    for row in rows:
+        whole = row["group"] == "all"
+        if not (whole or row["data"] == "synthetic test"):
+            continue
+        name = row["data"] if whole else f"- {row['group']}"
+        rate = percent(row["wer"], row["wer_low"], row["wer_high"])
+        if row["data"] == "nobody speaks":
+            rate = "empty: " + percent(row["empty"], row["empty_low"], row["empty_high"])
+        cells.setdefault((name, row["clips"]), dict.fromkeys(pairs, "-"))[row["pair"]] = rate
+    return Table([{"data": name, "clips": n} | found for (name, n), found in cells.items()])
+
+
+# A model card ------------------------------------------------------------------------------------
+
+
+def model_card(name: str, model, result: Result, data: str, empty: tuple[int, int]) -> str:
+    """A README.md for the hub: what the model is and how good, every number from the measurement.
+
+    Args:
+        name: of the repository.
+        data: what `result` was measured on, in words.
+        empty: transcripts that were empty, of so many clips in which nobody speaks.
+    """
+    parts = (model.config.encoder, model.config.decoder)
+    hub = "".join(f"- {part}\n" for part in parts if not part.startswith(BUNDLED))
+    base = f"base_model:\n{hub}" if hub else ""
+    untrained = f"\n**Untrained: {', '.join(model.untrained)}.**\n" if model.untrained else ""
+    edits = f"{result.substitutions} / {result.deletions} / {result.insertions}"
+    wer = percent(result.wer, result.wer_low, result.wer_high)
+    cells = (data, result.utterances, result.words, result.normalizer, wer, edits)
+    return f"""---
+license: mit
+language: en
+library_name: tiny_asr
+pipeline_tag: automatic-speech-recognition
+{base}---
+
+# {name}
+
+A projector between {parts[0]} and {parts[1]}, which are both frozen and not in here.
+{untrained}
+| data | clips | words | normaliser | WER (95 %) | S / D / I |
+|---|---|---|---|---|---|
+| {" | ".join(map(str, cells))} |
+
+Greedy, {result.dtype}. Control: against the texts of other clips, the same transcripts have
+{percent(result.wer_shuffled)}. Where nobody speaks, {empty[0]} of {empty[1]} texts were empty.
+
+**Trained on:** ... (data, hours, licence) **for** ... (steps, minutes, machine)
+
+**Limits:** ... (whose voices, which languages, what it gets wrong)
+"""

@@ -1,0 +1,132 @@
+"""When was each word said? Notebook 06's answer, from what the decoder looks at while it writes.
+
+A decoder that reads audio embeddings as if they were words never says where in the sound a word
+was. But it looks there: attention on the audio, forced into the order of the words, gives times on
+a grid of one audio embedding. Their error is measured against the edges of the sound itself.
+"""
+
+import numpy as np
+import torch
+from matplotlib.patches import Rectangle
+
+from tiny_asr.course.lesson_04_writing import gaze, heard
+from tiny_asr.figures.style import AUDIO, MARK, SOUND, TEXT, WIDTH, Picture, drawn
+from tiny_asr.shapes import SAMPLE_RATE
+
+
+def edges(waveform: torch.Tensor, below_db: float = 35) -> tuple[float, float]:
+    """Where the sound of a clean clip (S,) begins and ends, in s: frames this close to its peak."""
+    power = waveform[: len(waveform) // 160 * 160].reshape(-1, 160).square().mean(dim=1)
+    loud = (power > power.max() * 10 ** (-below_db / 10)).nonzero()[:, 0]
+    return float(loud[0]) / 100, float(loud[-1] + 1) / 100
+
+
+@torch.no_grad()
+def attention_to_audio(model, waveform: torch.Tensor) -> tuple[list[str], np.ndarray]:
+    """The words that a model writes of a clip (S,), and what each one looks at: (W, A).
+
+    Attention of the upper half of the layers, averaged over heads and over a word's tokens, above
+    its average over the audio: positive where the word looks more than elsewhere.
+    """
+    audio, _ = heard(model, [waveform])
+    tokens = model.generate([waveform])[0]
+    weights = gaze(model, audio, tokens)
+    upper = weights[len(weights) // 2 :].mean(dim=0)
+    written = tokens != model.decoder.end_id
+    looks, size = upper[written].numpy(), audio.shape[1]
+    words, rows = [], []
+    for token, row in zip(tokens[written], looks, strict=True):
+        piece = model.processor.tokenizer.decode(token)
+        if not words or piece.startswith(" "):
+            words.append("")
+            rows.append(np.zeros(size))
+        words[-1] += piece
+        rows[-1] = rows[-1] + row - row.mean()
+    return [word.strip() for word in words], np.reshape(rows, (len(words), size))
+
+
+def in_order(scores: np.ndarray) -> list[tuple[int, int]]:
+    """Give each audio position to one word or to none, in order, for the highest sum of scores.
+
+    The same idea as the edit table: the best way to a cell is the best way to one before it.
+
+    Args:
+        scores: (W, A); a position that belongs to no word scores 0.
+    Returns:
+        First position, and last position + 1, of each word.
+    """
+    words, size = scores.shape
+    if not 0 < words <= size:
+        raise ValueError(f"{words} words for {size} positions came; expected 1 to {size} words")
+    gains = np.zeros((size, 2 * words + 1))  # columns: before, word, between, word, ..., after
+    gains[:, 1::2] = scores.T
+    best = np.full(2 * words + 1, -np.inf)
+    best[:2] = gains[0, :2]
+    steps = np.zeros(gains.shape, dtype=int)
+    for place in range(1, size):
+        one = np.concatenate([[-np.inf], best[:-1]])
+        two = np.concatenate([[-np.inf, -np.inf], best[:-2]])
+        two[::2] = -np.inf  # two columns at once only from word to word
+        ways = np.stack([best, one, two])
+        steps[place] = ways.argmax(axis=0)
+        best = ways.max(axis=0) + gains[place]
+    column = 2 * words - (best[-2] >= best[-1])
+    path = [column]
+    for place in range(size - 1, 0, -1):
+        column -= steps[place, column]
+        path.append(column)
+    path = np.array(path[::-1])
+    places = [np.flatnonzero(path == 2 * word + 1) for word in range(words)]
+    return [(int(found[0]), int(found[-1]) + 1) for found in places]
+
+
+def _placed(model, waveform: torch.Tensor) -> tuple[list[str], np.ndarray, list[tuple]]:
+    """Words, their attention, and (begin, end) of each; no times if there are too many words."""
+    words, scores = attention_to_audio(model, waveform)
+    step = model.config.samples_per_embedding / SAMPLE_RATE
+    spans = in_order(scores) if 0 < len(words) <= scores.shape[1] else []
+    return words, scores, [(first * step, last * step) for first, last in spans]
+
+
+def word_times(model, waveform: torch.Tensor) -> list[tuple[str, float, float]]:
+    """(word, begin, end) in seconds of what a model writes of a clip (S,).
+
+    Empty where nothing was written, or more words than the clip has audio embeddings.
+    """
+    words, _, times = _placed(model, waveform)
+    return [(word, *ends) for word, ends in zip(words, times, strict=False)]
+
+
+@drawn
+def times_picture(model, waveform: torch.Tensor) -> Picture:
+    """A clip with each of its words where it was said, above the attention that told it."""
+    words, scores, times = _placed(model, waveform)
+    duration = len(waveform) / SAMPLE_RATE
+    figure = Picture(figsize=(WIDTH, 1.7 + 0.2 * len(words)), layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[1.2, 0.3 + 0.2 * len(words)])
+    seconds = np.arange(len(waveform)) / SAMPLE_RATE
+    height = float(waveform.abs().max())
+    upper.plot(seconds, waveform, color=SOUND, linewidth=0.4)
+    for number, (word, (begin, end)) in enumerate(zip(words, times, strict=False)):
+        upper.axvspan(begin, end, color=(TEXT, AUDIO)[number % 2], alpha=0.35, linewidth=0)
+        upper.text((begin + end) / 2, (1.15, 1.45)[number % 2] * height, word, ha="center")
+        lower.add_patch(
+            Rectangle(
+                (begin, number - 0.5), end - begin, 1, fill=False, edgecolor=MARK, linewidth=1.5
+            )
+        )
+    upper.set(ylim=(-1.1 * height, 1.8 * height), yticks=[])
+    upper.spines["left"].set_visible(False)
+    step = model.config.samples_per_embedding / SAMPLE_RATE
+    extent = (0, scores.shape[1] * step, len(words) - 0.5, -0.5)
+    image = {"cmap": "Greys", "vmin": 0, "aspect": "auto", "interpolation": "nearest"}
+    if words:
+        lower.imshow(scores, extent=extent, **image)
+    lower.set_yticks(range(len(words)), words)
+    lower.set(xlabel="time in s", xlim=(0, duration))
+    parts = (f"{w} {a:.1f} to {b:.1f}" for w, (a, b) in zip(words, times, strict=False))
+    figure.alt = (
+        f"{duration:.2f} s of sound with its words at their times, and below, "
+        f"what each word looks at: a dark diagonal. In seconds: {', '.join(parts)}."
+    )
+    return figure

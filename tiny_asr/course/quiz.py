@@ -1,0 +1,87 @@
+"""A quiz that answers at once, and reads well where nothing runs.
+
+In a running notebook each option has a button (Tab moves to it, Space presses it), and every choice
+is answered with a sentence: a wrong one says what speaks against it. On GitHub and on paper the
+same questions stand there with their answers folded away. Buttons and not radio buttons, because
+JupyterLab takes the arrow keys that these need for itself.
+"""
+
+from dataclasses import dataclass
+from html import escape
+from string import ascii_lowercase
+
+from ipywidgets import HTML, Button, HBox, Layout, VBox
+
+from tiny_asr.course.checks import lesson_of
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question; plain text throughout.
+
+    ask: the question.
+    options: each possible answer -> the sentence that choosing it is answered with.
+    right: the letter of the right one, "a" for the first.
+    """
+
+    ask: str
+    options: dict[str, str]
+    right: str
+
+    def lettered(self) -> list[tuple[str, str, str]]:
+        """Letter, option, reply, in order."""
+        return [(a, *item) for a, item in zip(ascii_lowercase, self.options.items(), strict=False)]
+
+    def verdict(self, letter: str) -> str:
+        """What choosing a letter is answered with."""
+        reply = {a: reply for a, _, reply in self.lettered()}[letter]
+        return f"✓ Right. {reply}" if letter == self.right else f"✗ Not quite. {reply}"
+
+
+class Quiz(VBox):
+    """Questions with a button for each option; where nothing runs, as Markdown."""
+
+    def __init__(self, questions: list[Question]):
+        self.questions = questions
+        parts = [self._question(*item) for item in enumerate(questions, start=1)]
+        super().__init__(parts, layout=Layout(padding="0 1em"))
+
+    def _question(self, number: int, question: Question) -> VBox:
+        """The question, its options, and the reply, which is empty at first."""
+        buttons, rows, reply = [], [], HTML()
+
+        def answer(button: Button) -> None:
+            for each in buttons:
+                each.button_style = ""
+            right = button.description == question.right
+            button.button_style = "success" if right else "danger"
+            words = escape(question.verdict(button.description))
+            reply.value = f'<div role="status">{words}</div>'
+
+        for letter, option, _ in question.lettered():
+            button = Button(description=letter, tooltip=option, layout=Layout(width="3em"))
+            button.on_click(answer)
+            buttons.append(button)
+            rows.append(HBox([button, HTML(escape(option))]))
+        return VBox([HTML(f"<b>{number}. {escape(question.ask)}</b>"), *rows, reply])
+
+    def __repr__(self) -> str:
+        return f"a quiz of {len(self.questions)} questions, in a running notebook"
+
+    def _repr_mimebundle_(self, **kwargs) -> dict:
+        return super()._repr_mimebundle_(**kwargs) | {"text/markdown": self.markdown()}
+
+    def markdown(self) -> str:
+        """The questions with their options, each answer folded."""
+        parts = []
+        for number, question in enumerate(self.questions, start=1):
+            options = "\n".join(f"- {a}) {option}" for a, option, _ in question.lettered())
+            replies = "\n".join(f"- {a}) {question.verdict(a)}" for a, _, _ in question.lettered())
+            folded = f"<details><summary>Answers to {number}</summary>\n\n{replies}\n\n</details>"
+            parts.append(f"**{number}. {question.ask}**\n\n{options}\n\n{folded}")
+        return "\n\n".join(parts)
+
+
+def quiz(identifier: str) -> Quiz:
+    """The quiz of a notebook, by its number: "01"."""
+    return Quiz(lesson_of(identifier).QUIZ)

@@ -1,0 +1,1 @@
+"""Speech with its text: from files to batches, augmented."""

@@ -1,0 +1,132 @@
+"""The page of `tiny-asr demo`: Gradio's components around `demo.follow`.
+
+It is served on this machine alone: no link that others can open, no analytics, no fonts from
+elsewhere, no history in the browser; what is recorded is deleted when the demo stops.
+"""
+
+import os
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import gradio
+import numpy as np
+
+from tiny_asr.audio import load_audio
+from tiny_asr.demo.follow import READY, bundled_clips, follow, shapes
+from tiny_asr.shapes import SAMPLE_RATE
+
+HOST = "127.0.0.1"
+LARGEST_FILE = "100mb"
+FONTS = ["system-ui", "sans-serif"], ["ui-monospace", "monospace"]  # none has to be downloaded
+CSS = """
+#transcript textarea { font-size: var(--text-xl); }
+#status .error { color: var(--error-text-color); font-weight: 600; }
+#shapes { overflow-x: auto; }
+#shapes :is(table, tr, th, td) { border: 0; }
+#shapes :is(th, td) { padding: 0.3em 1.5em 0.3em 0; }
+#shapes tr { border-bottom: 1px solid var(--border-color-primary); }
+#shapes td:nth-child(-n + 4) { font-family: var(--font-mono); white-space: nowrap; }
+#shapes td { overflow-wrap: anywhere; }
+#shapes td:nth-child(3) { font-weight: 600; }
+#pictures img { display: block; margin: 0 auto 1em; }
+@media (max-width: 640px) {
+    #shapes thead { display: none; }
+    #shapes tr { display: grid; grid-template-columns: 1fr 1fr; padding: 0.4em 0; }
+    #shapes td { padding: 0 !important; white-space: normal; line-height: 1.4; }
+    #shapes td:nth-child(2) { order: 1; grid-column: span 2; white-space: normal; }
+    #shapes td:nth-child(4) { display: none; }
+    #shapes td:nth-child(5) { order: 2; grid-column: span 2; }
+}
+"""
+
+
+def playable(source) -> tuple[int, np.ndarray]:
+    """Anything `load_audio` takes, as Gradio's player does: it would amplify floats."""
+    return SAMPLE_RATE, (load_audio(source) * 32_767).short().numpy()
+
+
+def introduction(model) -> str:
+    """The head of the page, as Markdown: which models these are, where they run, what to expect."""
+    parts = [Path(name).name for name in (model.config.encoder, model.config.decoder)]
+    encoder, decoder = (name.removeprefix("bundled:") for name in parts)
+    lines = [
+        "# tiny_asr: say something",
+        f"sound → log-mel → **{encoder}** → projector → **{decoder}** → text",
+        f"It runs on this machine ({model.device.type}) alone: nothing that you say leaves it, and "
+        "recordings are deleted when the demo stops.",
+    ]
+    if model.untrained:
+        lines.append(f"**Untrained: {', '.join(model.untrained)}.** The text means nothing.")
+    return "\n\n".join(lines)
+
+
+def build(model) -> gradio.Blocks:
+    """The page for an `ASRModel`, not yet served."""
+    clips = bundled_clips()
+    with gradio.Blocks(title="tiny_asr", analytics_enabled=False) as page:
+        gradio.Markdown(introduction(model))
+        with gradio.Row():
+            with gradio.Column():
+                clip = gradio.Audio(
+                    sources=["microphone", "upload"],
+                    type="filepath",
+                    label="Your voice, or a file",
+                    editable=False,
+                    buttons=[],
+                )
+                picker = gradio.Dropdown(
+                    list(clips), value=None, label="... or choose a bundled clip"
+                )
+                button = gradio.Button("Transcribe", variant="primary")
+            with gradio.Column():
+                text = gradio.Textbox(
+                    label="Transcript", lines=4, interactive=False, elem_id="transcript"
+                )
+                status = gradio.HTML(READY, elem_id="status")
+        gradio.Markdown("## The shape of every stage")
+        shown = [status, text, gradio.HTML(shapes(), elem_id="shapes")]
+        shown.append(gradio.HTML(elem_id="pictures"))
+        run = partial(follow, model)
+        starts = [clip.stop_recording, clip.upload, button.click]
+        gradio.on(starts, run, clip, shown, show_progress="hidden")
+        picked = picker.input(lambda name: playable(clips[name]), picker, clip)
+        picked.then(run, clip, shown, show_progress="hidden")
+    return page
+
+
+def serve(model, port: int | None = None, open_browser: bool = True) -> None:
+    """Serve the page at http://127.0.0.1:PORT, for this machine only, until Ctrl-C.
+
+    Args:
+        model: an `ASRModel`.
+        port: the first free one from 7860 on if None; one that is taken raises ValueError.
+        open_browser: show the page in the user's browser.
+    """
+    with TemporaryDirectory() as folder:  # for all that is recorded and uploaded
+        os.environ["GRADIO_TEMP_DIR"] = folder
+        page = build(model)
+        try:
+            _, address, _ = page.launch(
+                server_name=HOST,
+                server_port=port,
+                inbrowser=open_browser,
+                share=False,
+                prevent_thread_lock=True,
+                quiet=True,
+                run_history=False,  # it would keep recordings in the browser
+                footer_links=[],
+                enable_monitoring=False,
+                max_file_size=LARGEST_FILE,
+                ssr_mode=False,
+                pwa=False,
+                theme=gradio.themes.Default(primary_hue="blue", font=FONTS[0], font_mono=FONTS[1]),
+                css=CSS,
+            )
+        except OSError as error:
+            raise ValueError(
+                f"port {port or 'from 7860 on'} is taken; expected a free one: choose another "
+                "--port, or stop the demo that runs there"
+            ) from error
+        print(f"the demo is at {address} for this machine only; Ctrl-C stops it", flush=True)
+        page.block_thread()

@@ -1,0 +1,380 @@
+"""How good is it? Word error rate, and what an honest report of it needs.
+
+One number without an interval, its normaliser and a baseline says little: on 200 clips a WER moves
+by points from luck alone. So a result carries a bootstrap interval over utterances, the kinds of
+errors apart (a decoder that invents text shows in the insertions), the shares of clips that went
+wholly wrong or gave no text (right only where nobody speaks), and the WER of the same transcripts
+against other clips' references. It keeps every row, so that two systems can be compared on
+identical clips, where the luck of the draw cancels.
+"""
+
+import json
+import math
+import time
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from itertools import zip_longest
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+import jiwer
+import numpy as np
+import torch
+from whisper_normalizer.english import EnglishTextNormalizer
+
+from tiny_asr.data.augment import Augment, AugmentConfig
+from tiny_asr.data.batches import Loader, make_batches
+from tiny_asr.data.dataset import SpeechData
+from tiny_asr.shapes import SAMPLE_RATE
+
+if TYPE_CHECKING:  # transformers takes seconds to import, and scoring texts does not need it
+    from tiny_asr.model import ASRModel
+
+NORMALIZER = "whisper-english"
+RESAMPLES = 1000  # of the bootstrap
+LENGTH_BOUNDS = (2, 5, 10, 20)  # seconds; a clip of exactly 5 s belongs to "5-10 s"
+LENGTH_NAMES = ("<2 s", "2-5 s", "5-10 s", "10-20 s", "20+ s")
+
+_whisper_normalizer = EnglishTextNormalizer()
+
+
+def normalise(text: str) -> str:
+    """Whisper's English normaliser: case, punctuation, spelling, contractions, numbers levelled.
+
+    For scoring only, on references and hypotheses alike; training targets never see it.
+    Source: `whisper/normalizers/english.py` of openai/whisper, with its spelling table.
+    """
+    return _whisper_normalizer(text)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One clip: what was said, what was heard, and the groups it counts in (`{"voice": "awb"}`).
+
+    `score` adds the word errors (S + D + I) and the words of the normalised reference.
+    """
+
+    id: str
+    reference: str
+    hypothesis: str
+    seconds: float
+    groups: dict[str, str] = field(default_factory=dict)
+    errors: int = 0
+    words: int = 0
+
+    @property
+    def rate(self) -> float:
+        """WER of a scored row; infinite where words were heard although none was said."""
+        if self.errors and not self.words:
+            return float("inf")
+        return self.errors / max(self.words, 1)
+
+
+@dataclass(frozen=True)
+class Result:
+    """The evaluation of one model on one data set. Rates are fractions, not per cent.
+
+    A rate is None where it is undefined: any WER without a reference word, an interval of fewer
+    than two utterances. `groups` is `{field: {value: {wer, wer_low, wer_high, words, utterances,
+    empty}}}`; the clip's length is one field.
+    """
+
+    wer: float | None
+    wer_low: float | None  # 95 % bootstrap interval over utterances
+    wer_high: float | None
+    wer_shuffled: float | None  # the same transcripts against the references of other clips
+    cer: float | None
+    substitutions: int
+    deletions: int
+    insertions: int
+    words: int  # in the normalised references
+    utterances: int
+    rows_at_100: float  # share of rows with at least as many errors as words
+    empty: float  # share of all rows whose transcript is empty after the normaliser
+    empty_low: float  # 95 % interval, Wilson's
+    empty_high: float
+    rtfx: float | None  # seconds of audio per second of transcribing (audio already loaded)
+    device: str
+    dtype: str
+    normalizer: str
+    groups: dict[str, dict[str, dict[str, float | int | None]]]
+    rows: list[Row]
+    batch_seconds: float | None = None  # padded audio in a batch, at most: RTFx depends on it
+    shuffled_audio: bool = False
+    noise_snr_db: float | None = None  # of the noise mixed into every clip, if any was
+    dropped: dict[str, int] = field(default_factory=dict)  # reason -> clips that were left out
+
+    def to_json(self) -> str:
+        """One JSON object, for `--json`, `--baseline` and plots."""
+        return json.dumps(asdict(self), indent=1)
+
+    @classmethod
+    def from_json(cls, path: str | Path) -> Self:
+        """Read a file that holds what `to_json` gave; ValueError if it is missing or is none."""
+        names = {f.name for f in fields(cls)}
+        try:
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            if missing := sorted(names - content.keys()):
+                raise ValueError(f"it lacks {', '.join(missing)}")
+            rows = [Row(**row) for row in content["rows"]]
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"{path} is not an evaluation result: {error}; write one with "
+                "`tiny-asr evaluate --json > FILE`"
+            ) from error
+        return cls(**{name: content[name] for name in names} | {"rows": rows})
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """WER of a result minus the baseline's on the same rows: negative is better."""
+
+    difference: float
+    low: float  # 95 % paired bootstrap interval
+    high: float
+    probability_better: float  # share of resamples with the lower WER; a tie counts as a half
+
+
+def evaluate(
+    model: "ASRModel",
+    dataset: SpeechData,
+    *,
+    limit: int | None = None,
+    batch_seconds: float = 120.0,
+    shuffled_audio: bool = False,
+    noise: Sequence[torch.Tensor] = (),
+    snr_db: float | None = None,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Result:
+    """Transcribe a data set and score it. A clip that can't be decoded is dropped and counted.
+
+    Args:
+        model: is put into eval mode.
+        limit: the first so many clips only.
+        batch_seconds: padded audio in one batch, at most; see `make_batches`.
+        shuffled_audio: put another clip's audio in each one's place (see `derangement`). A model
+            that listens scores near 100 % WER; one that only guesses scores as before.
+        noise: waveforms (S,) at 16 kHz. If `snr_db` is given, a stretch of one of them, drawn from
+            the seed and the clip's id, is mixed into each clip at that signal-to-noise ratio; so
+            it is the same stretch at every ratio. Digital silence among them is left out.
+        progress: called with clips done and clips in all, after each batch.
+    """
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit={limit} came; expected at least 1, or None for all clips")
+    items = list(dataset)[:limit]
+    places = list(range(len(items)))
+    if shuffled_audio:
+        places = derangement([normalise(item.text) for item in items], seed)
+    if places is None:
+        raise ValueError("can't shuffle: over half of the clips have the same text; take more")
+    mixer = None
+    if snr_db is not None:
+        mixing = AugmentConfig(noise_probability=1.0, noise_snr_db=(snr_db, snr_db))
+        mixer = Augment(mixing, seed=seed, noise=[sound for sound in noise if sound.any()])
+    model.eval()
+    texts, elapsed, done = {}, 0.0, 0
+    batches = make_batches(items, max_seconds=batch_seconds, seed=seed, epoch=0, shuffle=False)
+    for indices, batch in zip(batches, Loader(dataset, batches), strict=True):
+        waveforms, lengths = batch.waveforms, batch.lengths
+        if mixer is not None and len(batch):
+            waveforms, lengths = mixer.waveform(waveforms, lengths, batch.ids, epoch=0)
+        clips = [w[:n] for w, n in zip(waveforms, lengths.tolist(), strict=True)]
+        started = time.perf_counter()
+        written = model.transcribe(clips, SAMPLE_RATE, batch_size=len(indices))
+        elapsed += time.perf_counter() - started
+        texts |= zip(batch.ids, written, strict=True)
+        done += len(indices)
+        if progress is not None:
+            progress(done, len(items))
+    device = str(model.device)
+    if model.device.type == "cuda":
+        device += f" ({torch.cuda.get_device_name(model.device)})"
+    rows = [
+        Row(item.id, item.text, texts[items[place].id], item.seconds, item.groups)
+        for item, place in zip(items, places, strict=True)
+        if items[place].id in texts
+    ]
+    dtype = str(model.dtype).removeprefix("torch.")
+    result = score(rows, seconds_elapsed=elapsed, device=device, dtype=dtype, seed=seed)
+    about = {"shuffled_audio": shuffled_audio, "dropped": dict(dataset.dropped)}
+    return replace(result, batch_seconds=batch_seconds, noise_snr_db=snr_db, **about)
+
+
+def score(
+    rows: Sequence[Row],
+    *,
+    seconds_elapsed: float | None,
+    device: str,
+    dtype: str,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> Result:
+    """Corpus WER (sum of errors over sum of words) and everything beside it.
+
+    A row whose normalised reference is empty (noise, nobody speaks) has 0 words: each word heard
+    there is an insertion, so it raises the WER but never divides by zero. Where nobody speaks in
+    any row there is no WER, and `empty` says how good the model is.
+
+    Args:
+        rows: at least one, each id once.
+        seconds_elapsed: wall time of the transcription, for the RTFx; None if it was not timed.
+        seed, resamples: of the bootstrap.
+    """
+    twice = sorted(i for i, count in Counter(row.id for row in rows).items() if count > 1)
+    if not rows or twice:
+        raise ValueError(
+            f"{len(rows)} rows came, {_some(twice)} twice; expected at least one, and each id once"
+        )
+    references = [normalise(row.reference) for row in rows]
+    hypotheses = [normalise(row.hypothesis) for row in rows]
+    edits = _edits(references, hypotheses)  # (rows, 3): S, D, I
+    errors = edits.sum(axis=1)
+    words = np.array([len(text.split()) for text in references])
+    empty = np.array([not text for text in hypotheses])
+    empty_low, empty_high = wilson_interval(int(empty.sum()), len(empty))
+    swap = derangement(references, seed) if words.any() else None
+    strangers = _edits(references, [hypotheses[i] for i in swap or range(len(rows))])
+    members: dict[str, dict[str, list[int]]] = {}  # field -> value -> rows, the shortest first
+    for i in sorted(range(len(rows)), key=lambda i: rows[i].seconds):
+        length = LENGTH_NAMES[bisect_right(LENGTH_BOUNDS, rows[i].seconds)]
+        for name, value in {"length": length, **rows[i].groups}.items():
+            members.setdefault(name, {}).setdefault(value, []).append(i)
+    return Result(
+        **_wer(errors, words, seed, resamples),
+        wer_shuffled=float(strangers.sum() / words.sum()) if swap else None,
+        cer=jiwer.process_characters(references, hypotheses).cer if words.any() else None,
+        substitutions=int(edits[:, 0].sum()),
+        deletions=int(edits[:, 1].sum()),
+        insertions=int(edits[:, 2].sum()),
+        rows_at_100=float(np.mean((errors > 0) & (errors >= words))),
+        empty=float(empty.mean()),
+        empty_low=empty_low,
+        empty_high=empty_high,
+        rtfx=sum(row.seconds for row in rows) / seconds_elapsed if seconds_elapsed else None,
+        device=device,
+        dtype=dtype,
+        normalizer=NORMALIZER,
+        groups={
+            name: {
+                value: _wer(errors[i], words[i], seed, resamples)
+                | {"empty": float(empty[i].mean())}
+                for value, i in values.items()
+            }
+            for name, values in members.items()
+        },
+        rows=[
+            replace(row, errors=e, words=w)
+            for row, e, w in zip(rows, errors.tolist(), words.tolist(), strict=True)
+        ],
+    )
+
+
+def paired_bootstrap(result: Result, baseline: Result, *, seed: int = 0) -> Comparison:
+    """Is `result` better than `baseline`, or was it luck? Both are resampled with the same clips.
+
+    After Bisani and Ney, "Bootstrap estimates for confidence intervals in ASR performance
+    evaluation" (2004). ValueError if ids, their references or the normalisers differ.
+    """
+    ours = {row.id: row for row in result.rows}
+    theirs = {row.id: row for row in baseline.rows}
+    common = ours.keys() & theirs.keys()
+    differ = [i for i in common if normalise(ours[i].reference) != normalise(theirs[i].reference)]
+    if ours.keys() != theirs.keys() or differ or result.normalizer != baseline.normalizer:
+        raise ValueError(
+            f"the baseline was not measured on the same rows: {_some(ours.keys() - common)} only "
+            f"here, {_some(theirs.keys() - common)} only in the baseline, {_some(differ)} with "
+            f"another reference; normaliser {result.normalizer} here, {baseline.normalizer} there: "
+            "evaluate both on the same data with the same limit"
+        )
+    words = np.array([row.words for row in result.rows])
+    errors = np.array([(row.errors, theirs[row.id].errors) for row in result.rows])
+    if not words.any():
+        raise ValueError("no reference holds a word, so there is no WER to compare")
+    gaps = _bootstrap(errors, words, seed, RESAMPLES) @ [1, -1]
+    low, high = np.percentile(gaps, [2.5, 97.5]).tolist()
+    return Comparison(
+        difference=float((errors @ [1, -1]).sum() / words.sum()),
+        low=low,
+        high=high,
+        probability_better=float(np.mean(gaps < 0) + np.mean(gaps == 0) / 2),
+    )
+
+
+def wilson_interval(count: int, total: int) -> tuple[float, float]:
+    """95 % interval of the share `count / total`: Wilson (1927), "Probable inference".
+
+    Where all clips agree, as is hoped for in silence, a bootstrap would say that there is no doubt.
+    """
+    z = 1.96  # 95 % of a normal distribution lie within so many standard deviations
+    middle = count + z**2 / 2
+    half = z * math.sqrt(count * (total - count) / total + z**2 / 4)
+    low, high = (middle - half) / (total + z**2), (middle + half) / (total + z**2)
+    return max(low, 0.0), min(high, 1.0)
+
+
+def align(reference: str, hypothesis: str) -> list[tuple[str, str, str]]:
+    """The word alignment behind the error count: `(op, reference word, hypothesis word)`.
+
+    op is `equal`, `substitute`, `delete` or `insert`; the side that has no word is "".
+    """
+    output = jiwer.process_words(normalise(reference), normalise(hypothesis))
+    pairs = []
+    for chunk in output.alignments[0]:
+        said = output.references[0][chunk.ref_start_idx : chunk.ref_end_idx]
+        heard = output.hypotheses[0][chunk.hyp_start_idx : chunk.hyp_end_idx]
+        pairs += [(chunk.type, *pair) for pair in zip_longest(said, heard, fillvalue="")]
+    return pairs
+
+
+def derangement(texts: Sequence[str], seed: int = 0) -> list[int] | None:
+    """A seeded order in which no position gets an equal text: the shuffled-audio control.
+
+    Two voices may read the same sentence, so moving every clip is not enough: equal texts are put
+    side by side, in random order otherwise, and all move on by the longest such run. None if more
+    than half of the texts are the same.
+    """
+    run = max(Counter(texts).values())
+    if 2 * run > len(texts):
+        return None
+    rng = np.random.default_rng(seed)
+    rank = {text: rng.random() for text in sorted(set(texts))}
+    order = sorted(range(len(texts)), key=lambda i: rank[texts[i]])
+    return [j for _, j in sorted(zip(order, order[run:] + order[:run], strict=True))]
+
+
+def _edits(references: list[str], hypotheses: list[str]) -> np.ndarray:
+    """Substitutions, deletions and insertions of each row: (rows, 3)."""
+    column = {"substitute": 0, "delete": 1, "insert": 2}
+    counts = np.zeros((len(references), 3), dtype=np.int64)
+    for row, chunks in enumerate(jiwer.process_words(references, hypotheses).alignments):
+        for c in chunks:
+            if c.type != "equal":
+                size = max(c.ref_end_idx - c.ref_start_idx, c.hyp_end_idx - c.hyp_start_idx)
+                counts[row, column[c.type]] += size
+    return counts
+
+
+def _wer(errors: np.ndarray, words: np.ndarray, seed: int, resamples: int) -> dict:
+    low = high = None
+    if len(words) > 1 and words.any():
+        draws = _bootstrap(errors[:, None], words, seed, resamples)
+        low, high = np.percentile(draws, [2.5, 97.5]).tolist()
+    total = int(words.sum())
+    wer = float(errors.sum() / total) if total else None
+    return {"wer": wer, "wer_low": low, "wer_high": high, "words": total, "utterances": len(words)}
+
+
+def _bootstrap(errors: np.ndarray, words: np.ndarray, seed: int, resamples: int) -> np.ndarray:
+    """WERs of resampled utterances: errors (N, K) and words (N,) -> at most (resamples, K)."""
+    rng = np.random.default_rng(seed)
+    draws = (rng.integers(len(words), size=len(words)) for _ in range(resamples))
+    # a draw of noise-only clips has no WER
+    return np.array([errors[d].sum(axis=0) / words[d].sum() for d in draws if words[d].any()])
+
+
+def _some(ids: Iterable[str]) -> str:
+    ids = sorted(ids)
+    return f"{len(ids)} ids ({', '.join(ids[:3])}{', ...' if len(ids) > 3 else ''})"

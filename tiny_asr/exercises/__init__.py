@@ -1,6 +1,0 @@
-"""What the exercises ask and accept: one module a notebook, `lesson_01` for notebook 01.
-
-Each declares the judges of its exercises (see `tiny_asr.checks`) and its `QUIZ` (see
-`tiny_asr.quiz`). They lie here and not in the notebooks, so that nobody reads the answer before the
-question.
-"""

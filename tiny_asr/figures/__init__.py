@@ -1,0 +1,1 @@
+"""The pictures of a trace, for notebooks and the command line."""

@@ -1,0 +1,158 @@
+"""What all figures share: style, alt text, output; the words and numbers read off a trace.
+
+A figure here is a `Picture`: a matplotlib figure outside pyplot, so that none stays open and none
+needs a screen, with an alt text that `show` hands to the notebook and `save` writes into the file.
+The same trace gives the same bytes.
+"""
+
+import base64
+import io
+from functools import wraps
+from pathlib import Path
+
+from matplotlib import style
+from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont, get_font
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+from torch import Tensor
+
+from tiny_asr.shapes import SAMPLE_RATE
+from tiny_asr.trace import Trace
+
+# Okabe and Ito's colours stay apart for colour-blind readers; black text reads on the last four.
+SOUND, MARK, MEL = "#0072B2", "#D55E00", "#CC79A7"
+ENCODER, AUDIO, PROMPT, TEXT = "#009E73", "#E69F00", "#C8C8C8", "#56B4E9"
+STYLE = {
+    "font.size": 9,
+    "axes.titlesize": 9.5,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "savefig.facecolor": "white",  # in a dark notebook, too: the figure brings its own paper
+    "text.parse_math": False,  # a token may well be a dollar sign
+    "legend.frameon": False,
+}
+WIDTH = 8.3  # inches: 800 CSS pixels, the width of a notebook's output and of an A4 page
+DPI, CSS_DPI = 150, 96
+MONOSPACE = "DejaVu Sans Mono"  # comes with matplotlib
+
+
+class Picture(Figure):
+    """A figure with an alt text: what is seen on it, in a few sentences with numbers."""
+
+    alt = ""
+
+    def _repr_mimebundle_(self, **_) -> tuple[dict, dict]:
+        return _bundle(self)
+
+
+def drawn(draw):
+    """Decorate a figure's function: the course's style, whatever the notebook around it has set."""
+
+    @wraps(draw)
+    def wrapper(*args, **kwargs) -> Picture:
+        with style.context(["default", STYLE]):
+            figure = draw(*args, **kwargs)
+            engine = figure.get_layout_engine()
+            if engine is not None:
+                engine.execute(figure)
+        figure.alt = " ".join(figure.alt.split())
+        figure.set_layout_engine("none")  # computed for every output anew, it moves by a hair
+        return figure
+
+    return wrapper
+
+
+def png(figure: Figure, alt: str | None = None, dpi: float = DPI) -> bytes:
+    """The figure as PNG: the alt text as its Description, no date and no version in it."""
+    drawing, out = io.BytesIO(), io.BytesIO()
+    with style.context(["default", STYLE]):
+        figure.savefig(drawing, dpi=dpi, pil_kwargs={"compress_level": 0})
+    # 256 colours are enough at a third of the bytes; notebooks are stored with their figures.
+    image = Image.open(drawing).convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    about = PngInfo()
+    about.add_text("Description", _alt(figure, alt))
+    image.save(out, "png", pnginfo=about)
+    return out.getvalue()
+
+
+def _alt(figure: Figure, alt: str | None) -> str:
+    alt = alt or (figure.alt if isinstance(figure, Picture) else "")
+    if not alt:
+        raise ValueError(f"{figure} came without alt text; expected one: pass alt='what is seen'")
+    return alt
+
+
+def _bundle(figure: Figure, alt: str | None = None) -> tuple[dict, dict]:
+    image = base64.b64encode(png(figure, alt, 1.25 * CSS_DPI)).decode()
+    width = round(figure.get_figwidth() * CSS_DPI)  # fewer than the pixels: sharp on fine screens
+    about = {"alt": _alt(figure, alt), "width": width}
+    return {"image/png": image, "text/plain": repr(figure)}, {"image/png": about}
+
+
+def show(figure: Figure, alt: str | None = None) -> None:
+    """Display a figure in a notebook with its alt text, and close it.
+
+    Args:
+        figure: one of this module; or any other, together with `alt`, what is seen on it.
+    """
+    from IPython.display import display  # the command line draws, too, and has no notebook
+    from matplotlib import pyplot
+
+    data, metadata = _bundle(figure, alt)
+    display(data, metadata=metadata, raw=True)
+    pyplot.close(figure)
+
+
+def save(figure: Figure, path: str | Path, alt: str | None = None) -> Path:
+    """Write a figure as PNG, its alt text inside; the same figure gives the same bytes."""
+    path = Path(path)
+    path.write_bytes(png(figure, alt))
+    return path
+
+
+def many(number: float) -> str:
+    """12345 -> '12 345'."""
+    return f"{number:,.0f}".replace(",", " ")
+
+
+def title_of(trace: Trace, name: str) -> str:
+    """`log_mel (B, M, F) = 1 x 80 x 590: loudness of ...`, all of it from the trace."""
+    line, tensor = trace.stages[name].stage, trace[name]
+    return f"{name} {line.shape} = {sizes_of(tensor)}: {line.meaning}"
+
+
+def sizes_of(tensor: Tensor) -> str:
+    return " x ".join(map(many, tensor.shape))
+
+
+def duration_of(trace: Trace) -> float:
+    """Seconds on every time axis: the clip, and the padding that fills its last embedding."""
+    return trace.sizes["S"] / SAMPLE_RATE
+
+
+def decoder_parts(trace: Trace) -> dict[str, tuple[int, str]]:
+    """What the decoder reads and writes, in order: name -> number of positions, colour."""
+    prompt, audio = trace.sizes["P"], trace["audio_embeddings"][0]
+    # The prompt's length before the audio, read off the tensor: where the first embedding lies.
+    distance = (trace["decoder_input"][0, : prompt + 1] - audio[0]).norm(dim=1)
+    before = int(distance.argmin())
+    return {
+        "prompt tokens": (before, PROMPT),
+        "audio embeddings": (len(audio), AUDIO),
+        "more prompt tokens": (prompt - before, PROMPT),
+        "written tokens": (trace["token_ids"].shape[1], TEXT),
+    }
+
+
+def legible(text: str) -> str:
+    """The text with a box for every character that the figures' font cannot draw."""
+    known = get_font(findfont(MONOSPACE)).get_charmap()
+    return "".join(c if c.isprintable() and ord(c) in known else "\u25a1" for c in text)
+
+
+def seen(text: str, longest: int = 60) -> str:
+    """A piece of text with its spaces and line ends made visible, cut if it is long."""
+    text = legible(text.replace(" ", "\u2423").replace("\n", "\u21b5"))
+    return text if len(text) <= longest else f"{text[: longest - 1]}\u2026"

@@ -1,1 +1,0 @@
-"""What only one notebook needs: its pictures, its widgets, its small experiments."""

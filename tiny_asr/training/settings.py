@@ -1,0 +1,156 @@
+"""The settings of a training run, and the learning rate that follows from them.
+
+One flat dataclass: what the command line takes, what `run.yaml` holds, and what a notebook passes
+are the same names.
+"""
+
+import math
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from types import UnionType
+
+import yaml
+
+from tiny_asr.data.augment import AugmentConfig
+from tiny_asr.training.checkpoint import explain_failure, write_text
+
+AT_LEAST_1 = ("limit", "eval_limit", "max_utterances", "accumulation", "log_every", "eval_every")
+AT_LEAST_0 = ("batch_seconds", "learning_rate", "max_grad_norm", "warmup_utterances", "seed")
+LOWEST = dict.fromkeys((*AT_LEAST_1, "save_every", "workers"), 1)
+LOWEST |= dict.fromkeys((*AT_LEAST_0, "weight_decay", "noise_fraction", "cache_versions"), 0)
+
+
+@dataclass
+class TrainingSettings:
+    """Everything that makes a run; `run.yaml` in its folder repeats it.
+
+    model: tiny, small, full, a directory or a hub id; encoder, decoder: override its frozen parts.
+    fresh: begin with a fresh projector even where the model has a trained one.
+    data, split, audio_column, text_column: what to train on; see `load_data`.
+    limit: the first so many clips only.
+    eval_data, eval_split, eval_limit: what to choose the best model by.
+    noise_data, noise_fraction: clips in which nobody speaks, and their share of an epoch (0.04).
+    out: the run's folder.
+    max_utterances: clips seen in all; the learning rate falls to 0 by then.
+    batch_seconds: padded seconds of audio in one forward pass, over all processes.
+    accumulation: forward passes per optimiser step.
+    learning_rate, warmup_utterances, weight_decay, max_grad_norm: of AdamW (beta2 0.95).
+    log_every, eval_every, save_every: in utterances.
+    cache: folder for encoder outputs; excludes augmentation of waveform and log-mel, but for
+    cache_versions: so many augmented versions of each clip are cached, and epochs take turns.
+    augment: see `AugmentConfig`.
+    workers: threads that decode audio.
+    seed: of a fresh projector's weights, the order of clips and the augmentation.
+    device, dtype: see `choose_device`.
+    compile: compile the frozen layers first: faster on a GPU, see `compile_layers`.
+    """
+
+    data: str | list
+    out: str
+    model: str = "tiny"
+    encoder: str | None = None
+    decoder: str | None = None
+    fresh: bool = False
+    split: str | None = None
+    audio_column: str = "audio"
+    text_column: str = "text"
+    limit: int | None = None
+    eval_data: str | list | None = None
+    eval_split: str | None = None
+    eval_limit: int | None = 200
+    noise_data: str | list | None = None
+    noise_fraction: float = 0.04
+    max_utterances: int = 40_000
+    batch_seconds: float = 120.0
+    accumulation: int = 1
+    learning_rate: float = 1e-3
+    warmup_utterances: int = 1000
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    log_every: int = 500
+    eval_every: int = 5000
+    save_every: int = 2000
+    cache: str | None = None
+    cache_versions: int = 0
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    workers: int = 2
+    seed: int = 0
+    device: str = "auto"
+    dtype: str = "auto"
+    compile: bool = False
+
+    def __post_init__(self):
+        for f in fields(self):
+            setattr(self, f.name, _of_type(f.name, f.type, getattr(self, f.name)))
+        for name, lowest in LOWEST.items():
+            value = getattr(self, name)
+            if value is not None and not lowest <= value < math.inf:  # NaN is not
+                raise ValueError(f"{name}={value} came; expected a number from {lowest} up")
+        if self.cache is None and self.cache_versions:
+            raise ValueError(
+                f"cache_versions={self.cache_versions} came without a cache; expected its folder "
+                "too: set cache"
+            )
+        augmented = self.augment.changes_encoder_input
+        if self.cache is not None and augmented and not self.cache_versions:
+            raise ValueError(
+                "a cache of encoder outputs and augmentation of waveform or log-mel came together; "
+                "they exclude each other, since augmented sound is new each time: give up one, or "
+                "set cache_versions to the number of augmented versions of each clip to cache"
+            )
+
+    def save(self, path: str | Path) -> None:
+        """Write the settings as YAML, whole or not at all."""
+        with explain_failure(Path(path), "Nothing that was there has changed"):
+            write_text(Path(path), yaml.safe_dump(asdict(self), sort_keys=False))
+
+    @classmethod
+    def load(cls, path: str | Path, **overrides) -> "TrainingSettings":
+        """Read `run.yaml`, with some settings replaced."""
+        try:
+            content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            raise ValueError(f"cannot read the settings {path}: {error}") from error
+        known = {f.name for f in fields(cls)}
+        if not isinstance(content, dict) or (unknown := sorted(map(str, content.keys() - known))):
+            raise ValueError(
+                f"{path} holds {content if not isinstance(content, dict) else unknown}; expected a "
+                f"mapping of these settings: {', '.join(sorted(known))}"
+            )
+        merged = content | overrides
+        if missing := sorted({"data", "out"} - merged.keys()):
+            raise ValueError(f"{path} lacks {', '.join(missing)}; add it there or as an option")
+        return cls(**merged)
+
+    def changed_since(self, path: Path) -> list[str]:
+        """What is set otherwise here than in `run.yaml`, as `name: old -> new`."""
+        pairs = zip(asdict(self.load(path)).items(), asdict(self).values(), strict=True)
+        return [f"{name}: {old} -> {new}" for (name, old), new in pairs if old != new]
+
+
+def _of_type(name: str, kind, value):
+    """A setting as its declared type: YAML reads 1e-3 as text, and a notebook passes paths."""
+    if isinstance(value, Path):
+        value = str(value)
+    elif isinstance(value, list | tuple):
+        value = [str(item) for item in value]
+    try:
+        if kind is float:
+            value = float(value)
+        elif kind is AugmentConfig and isinstance(value, dict):
+            value = AugmentConfig(**value)
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            raise TypeError(f"expected {kind if isinstance(kind, UnionType) else kind.__name__}")
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name}={value!r} came; {error}") from error
+    return value
+
+
+def learning_rate_at(utterances: int, settings: TrainingSettings) -> float:
+    """Linear warm-up, then half a cosine down to 0 at `max_utterances`. Utterances, not steps."""
+    s = settings
+    if utterances < s.warmup_utterances:
+        return s.learning_rate * (utterances + 1) / (s.warmup_utterances + 1)
+    span = max(1, s.max_utterances - s.warmup_utterances)
+    done = min(1.0, (utterances - s.warmup_utterances) / span)
+    return s.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
