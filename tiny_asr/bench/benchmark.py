@@ -35,7 +35,7 @@ from tiny_asr.training.settings import TrainingSettings
 from tiny_asr.training.trainer import Trainer
 
 MIXES = {"short": (4.5, 1.5, 2, 10), "long": (12.3, 3.8, 2, 20)}  # mean, deviation, from, to: s
-BATCHES = {"cpu": [1, 16], "cuda": [1, 16, 128]}  # clips side by side
+BATCHES = {"cpu": [1, 16], "mps": [1, 16], "cuda": [1, 16, 128]}  # clips side by side
 STAGE_SECONDS = 12.0  # of the clips that the stages are measured on
 TRANSCRIBED = 16  # clips in a measurement of transcription, and the larger batch of the two
 FOREVER = 10**9  # utterances until something happens that would take time from a measured epoch
@@ -222,7 +222,7 @@ def _drawn(model: str, folder: str, choice: Choice, say: Callable[[str], None]) 
 
 
 def _device_name(device: torch.device) -> str:
-    return f"cuda ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else "cpu"
+    return f"cuda ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else device.type
 
 
 def _epoch_of_training(run: Trainer) -> float:

@@ -14,14 +14,18 @@ from typing import NamedTuple
 
 import torch
 
+from tiny_asr.bench.flops import Work
 from tiny_asr.decoder import choose_token
 from tiny_asr.fast.activations import TEXT_TOKENS_PER_SECOND
-from tiny_asr.flops import Work
 from tiny_asr.model import ASRModel
 from tiny_asr.shapes import SAMPLE_RATE
 
 STEPS = 48  # tokens in a measurement of writing
-LARGEST = {"cpu": (2048, 1 << 28), "cuda": (8192, 1 << 31)}  # matrix, bytes copied
+LARGEST = {
+    "cpu": (2048, 1 << 28),
+    "mps": (4096, 1 << 28),
+    "cuda": (8192, 1 << 31),
+}  # matrix, bytes copied
 
 
 class Ceilings(NamedTuple):
@@ -62,6 +66,8 @@ def now(device: torch.device) -> float:
     """The time, seconds, when all that was queued on a device is done."""
     if device.type == "cuda":
         torch.cuda.synchronize()
+    elif device.type == "mps":
+        torch.mps.synchronize()
     return time.perf_counter()
 
 
@@ -187,5 +193,5 @@ def _timing(run: Callable, device: torch.device) -> tuple[float, float | None]:
 
 
 def peak_gib(device: torch.device) -> float | None:
-    """The most memory that tensors took, GiB; None on a CPU."""
+    """The most memory that tensors took, GiB; None elsewhere."""
     return torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else None

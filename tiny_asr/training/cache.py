@@ -33,7 +33,7 @@ from tiny_asr.shapes import HOP_LENGTH, SAMPLE_RATE, SAMPLES_PER_ENCODER_FRAME
 
 INDEX, FRAMES = "index.json", "encoder_output.bin"
 MEL_SETTINGS = {"rate": SAMPLE_RATE, "n_fft": N_FFT, "hop": HOP_LENGTH, "version": 1}
-BATCH_SECONDS = {"cpu": 120.0, "cuda": 600.0}  # padded audio encoded at a time
+BATCH_SECONDS = {"cpu": 120.0, "mps": 120.0, "cuda": 600.0}  # padded audio encoded at a time
 
 
 class CacheError(ValueError):
