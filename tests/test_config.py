@@ -176,7 +176,7 @@ def test_a_copy_of_a_part_counts_as_the_same(saved, tmp_path):
     decoder = copy_of(decoder_dir(), tmp_path / "decoder")
     config = ASRConfig.from_pretrained(saved, encoder=encoder, decoder=decoder)
     assert (config.encoder, config.decoder) == (str(encoder), str(decoder))
-    assert config.name_or_path == str(saved)  # so the projector is loaded
+    assert not config.fresh_projector
     assert config.prompt == PROMPT
     assert ASRModel(config).untrained == ()
 
@@ -184,7 +184,7 @@ def test_a_copy_of_a_part_counts_as_the_same(saved, tmp_path):
 def test_another_encoder_starts_a_fresh_projector(saved):
     config = ASRConfig.from_pretrained(saved, encoder=encoder_dir(128))
     assert config.num_mel_bins == 128
-    assert config.name_or_path == ""
+    assert config.fresh_projector
     assert config.prompt == PROMPT
     assert ASRModel(config).untrained == ("projector",)
 
@@ -192,7 +192,7 @@ def test_another_encoder_starts_a_fresh_projector(saved):
 def test_another_decoder_brings_its_own_prompt(saved):
     config = ASRConfig.from_pretrained(saved, decoder=decoder_dir("llama"))
     assert config.decoder_config.model_type == "llama"
-    assert config.name_or_path == ""
+    assert config.fresh_projector
     assert (config.prompt, config.end_token) == ("<s><audio>Transcript: ", "</s>")
     assert config.projector_hidden_dim == 64
     assert ASRModel(config).untrained == ("projector",)
@@ -210,6 +210,30 @@ def test_both_parts_can_be_replaced(saved):
     )
     assert (config.num_mel_bins, config.decoder_config.model_type) == (128, "llama")
     assert config.prompt == "<s><audio>Transcript: "
+
+
+def test_with_parts_leaves_the_config_as_it_was(saved):
+    config = ASRConfig.from_pretrained(saved)
+    before = config.to_dict()
+    other = config.with_parts(encoder_dir(128), decoder_dir("llama"), end_token="<s>")
+    assert other.fresh_projector and other.name_or_path == str(saved)
+    assert (other.prompt, other.end_token) == ("<s><audio>Transcript: ", "<s>")
+    assert config.to_dict() == before and not config.fresh_projector
+    assert not config.with_parts().fresh_projector
+
+
+def test_a_checkpoint_of_a_projector_that_began_fresh_is_read_with_its_projector(saved, tmp_path):
+    config = ASRConfig.from_pretrained(saved, encoder=encoder_dir(128))
+    ASRModel(config).save_pretrained(tmp_path / "trained")
+    assert "fresh_projector" not in (tmp_path / "trained" / "config.json").read_text()
+    assert ASRModel.from_pretrained(tmp_path / "trained").untrained == ()
+
+
+def test_a_fresh_projector_can_be_asked_for(saved):
+    config = ASRConfig.from_pretrained(saved, fresh_projector=True)
+    assert ASRModel(config).untrained == ("projector",)
+    # A config that is given along with its checkpoint still says so.
+    assert ASRModel.from_pretrained(saved, config=config).untrained == ("projector",)
 
 
 def test_unused_arguments_come_back_as_the_auto_classes_ask(saved):
@@ -263,6 +287,7 @@ def test_another_encoder_must_be_a_whisper_too(saved):
         ("./nowhere", r"'\./nowhere' was not found"),
         ("../a/b", "was not found"),
         ("nobody/nothing", "cannot load the model 'nobody/nothing'.*without network"),
+        ("runs/tiyn", "there is no folder 'runs/tiyn', and no hub model of that name could be"),
     ],
 )
 def test_a_model_that_is_not_there(name, message):

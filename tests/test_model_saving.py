@@ -95,6 +95,18 @@ def test_a_fresh_projector_is_the_same_whatever_the_global_seed():
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
+def test_making_a_model_moves_no_random_generator():
+    state = torch.random.get_rng_state()
+    model = ASRModel(pair_config())
+    model.reset_projector(seed=3)
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_an_argument_that_nobody_knows_is_refused():
+    with pytest.raises(TypeError, match=r"devcie came; expected an argument of .*local_files_only"):
+        ASRModel.from_pretrained(checkpoint_dir(), devcie="cpu")
+
+
 def test_bundled_parts_without_weights_are_seeded_and_announced(monkeypatch, tmp_path, caplog):
     for part, directory in (("encoder", encoder_dir()), ("decoder", decoder_dir())):
         copy = copy_of(directory, tmp_path / "models" / f"tiny-{part}")

@@ -16,9 +16,9 @@ from fixtures_models import (
 )
 
 from tiny_asr import ASRModel, AudioEncoder, AudioProjector, log_mel, sample_clip, trace_clip
+from tiny_asr.figures.tables import Table, axes_table, contract_table
 from tiny_asr.projector import stack_frames
 from tiny_asr.shapes import AXES, CONTRACT, RELATIONS, ShapeError, Stage, keep, record, stage
-from tiny_asr.trace import axes_table, contract_table
 
 RATE = 16_000
 
@@ -278,7 +278,7 @@ def test_the_text_fits_a_terminal(trace):
 
 
 def test_the_table_of_a_trace(trace):
-    rows = {row["stage"]: row for row in trace.table().rows}
+    rows = {row["stage"]: row for row in trace.rows()}
     assert list(rows) == list(trace.stages)
     assert rows["audio_embeddings"] == {
         "stage": "audio_embeddings",
@@ -287,15 +287,14 @@ def test_the_table_of_a_trace(trace):
         "numbers/s": f"{10 * LLM_DIM}",
         "meaning": CONTRACT["audio_embeddings"].meaning,
     }
-    html = trace.table()._repr_html_()
+    html = Table(trace.rows())._repr_html_()
     assert html.count("<tr>") == len(rows) + 1
     assert all(f">{name}<" in html for name in rows)
 
 
 def test_html_is_escaped(trace):
-    first = trace.table().rows[0]
-    table = replace(trace.table(), rows=[first | {"meaning": "<b>a & b</b>"}])
-    html = table._repr_html_()
+    first = trace.rows()[0]
+    html = Table([first | {"meaning": "<b>a & b</b>"}])._repr_html_()
     assert "&lt;b&gt;a &amp; b&lt;/b&gt;" in html
     assert "<b>" not in html
 

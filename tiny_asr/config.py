@@ -4,12 +4,14 @@ Everything that can be read off the two frozen models' own configs is read there
 vocabulary) and never typed again.
 """
 
+from copy import deepcopy
 from pathlib import Path
 
 from transformers import AutoConfig, PretrainedConfig
 
 from tiny_asr.hub import (
     BUNDLED,
+    HubOptions,
     checkpoint_source,
     load_or_explain,
     load_tokenizer,
@@ -37,6 +39,7 @@ class ASRConfig(PretrainedConfig):
         end_token: the token that ends a transcript; from the decoder's tokenizer when None.
         piece_seconds: transcribe longer clips in pieces of at most so many seconds; None: in the
             longest that the encoder can take. For a decoder that loses its place in long ones.
+        fresh_projector: start with random weights, though the config is a checkpoint's.
     """
 
     model_type = "tiny_asr"
@@ -54,6 +57,7 @@ class ASRConfig(PretrainedConfig):
         prompt: str | None = None,
         end_token: str | None = None,
         piece_seconds: float | None = None,
+        fresh_projector: bool = False,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -72,14 +76,9 @@ class ASRConfig(PretrainedConfig):
         self.audio_downsample_rate = audio_downsample_rate
         self.projector_hidden_dim = projector_hidden_dim
         self.projector_output_norm = projector_output_norm
-        if prompt is None or end_token is None:
-            tokenizer = load_tokenizer(self.decoder)
-            prompt = default_prompt(tokenizer) if prompt is None else prompt
-            end_token = default_end_token(tokenizer) if end_token is None else end_token
-        split_prompt(prompt)
-        self.prompt = prompt
-        self.end_token = end_token
+        self.prompt, self.end_token = _words(self.decoder, prompt, end_token)
         self.piece_seconds = piece_seconds
+        self.fresh_projector = fresh_projector
 
     @property
     def num_mel_bins(self) -> int:
@@ -114,6 +113,36 @@ class ASRConfig(PretrainedConfig):
         window = embeddings * self.samples_per_embedding / 16_000
         return window if self.piece_seconds is None else min(window, self.piece_seconds)
 
+    def with_parts(
+        self,
+        encoder: str | Path | None = None,
+        decoder: str | Path | None = None,
+        prompt: str | None = None,
+        end_token: str | None = None,
+        piece_seconds: float | None = None,
+    ) -> "ASRConfig":
+        """The same with another encoder or decoder, named as in `ASRConfig`.
+
+        A part of the same sizes counts as the same part (a local copy of the hub's model, say):
+        then the projector fits, and the prompt stays. Otherwise the projector starts fresh, and
+        another decoder brings a prompt, an end token and a length of pieces: the given ones, or
+        its own.
+        """
+        config = deepcopy(self)
+        if encoder is not None:
+            config.encoder = str(encoder)
+            config.encoder_config = _part_config(None, "encoder", config.encoder)
+        if decoder is not None:
+            config.decoder = str(decoder)
+            config.decoder_config = _part_config(None, "decoder", config.decoder)
+        other_decoder = _identity("decoder", config) != _identity("decoder", self)
+        if other_decoder:
+            config.prompt, config.end_token = _words(config.decoder, prompt, end_token)
+            config.piece_seconds = piece_seconds
+        if other_decoder or _identity("encoder", config) != _identity("encoder", self):
+            config.fresh_projector = True
+        return config
+
     @classmethod
     def from_pretrained(
         cls,
@@ -121,33 +150,17 @@ class ASRConfig(PretrainedConfig):
         *,
         encoder: str | None = None,
         decoder: str | None = None,
-        revision: str | None = None,
-        token: str | None = None,
-        cache_dir: str | Path | None = None,
-        force_download: bool = False,
-        local_files_only: bool = False,
         **kwargs,
     ) -> "ASRConfig":
         """Read a checkpoint's config, with another encoder or decoder in it if asked.
 
-        A part of the same sizes counts as the same part (a local copy of the hub's model, say):
-        then the checkpoint's projector fits, and the prompt stays. Otherwise `name_or_path` is
-        emptied, so that `ASRModel(config)` starts a fresh projector and says so.
-
         Args:
             name: tiny, small, full, a directory or a hub id.
-            encoder, decoder: override the config's, as in `ASRConfig`.
-            revision, token, cache_dir, force_download, local_files_only: of a hub download.
-            kwargs: fields to set, and what the Auto classes pass besides; as in
+            encoder, decoder: see `with_parts`.
+            kwargs: `HubOptions`, fields to set, and what the Auto classes pass besides; as in
                 `PretrainedConfig.from_pretrained`.
         """
-        hub = {
-            "revision": revision,
-            "token": token,
-            "cache_dir": cache_dir,
-            "force_download": force_download,
-            "local_files_only": local_files_only,
-        }
+        hub = {key: kwargs.pop(key) for key in kwargs.keys() & HubOptions.__annotations__.keys()}
         first = checkpoint_source(name)  # look before downloading what may be another model
         fields, _ = load_or_explain(cls.get_config_dict, "model", first, **hub)
         model_type = fields.get("model_type")
@@ -158,31 +171,18 @@ class ASRConfig(PretrainedConfig):
             )
         source = resolve_checkpoint(name, **hub)
         result = load_or_explain(super().from_pretrained, "model", source, **kwargs)
-        config = result[0] if isinstance(result, tuple) else result  # return_unused_kwargs
+        config, *unused = result if isinstance(result, tuple) else (result,)
         config.name_or_path = source
-        overrides = {"encoder": encoder, "decoder": decoder}
-        for part, other in overrides.items():
-            if other is None:
-                continue
-            new = _part_config(None, part, str(other))
-            same = _identity(part, new) == _identity(part, getattr(config, f"{part}_config"))
-            setattr(config, part, str(other))
-            setattr(config, f"{part}_config", new)
-            if not same:
-                config.name_or_path = ""
-                if part == "decoder":
-                    of_decoder = ("prompt", "end_token", "piece_seconds")
-                    given = {name: kwargs.get(name) for name in of_decoder}
-                    fresh = cls(config.encoder, config.decoder, config.encoder_config, new, **given)
-                    for name in of_decoder:
-                        setattr(config, name, getattr(fresh, name))
-        return result
+        of_decoder = {key: kwargs.get(key) for key in ("prompt", "end_token", "piece_seconds")}
+        config = config.with_parts(encoder, decoder, **of_decoder)
+        return (config, *unused) if unused else config
 
     def to_dict(self) -> dict:
         """As saved, without the folders of this machine that the parts' configs were read from."""
         fields = super().to_dict()
         for part in ("encoder_config", "decoder_config"):
             fields[part].pop("_name_or_path", None)
+        fields.pop("fresh_projector", None)  # what is saved has a projector
         return fields
 
 
@@ -201,6 +201,17 @@ def _part_config(given, what: str, source: str) -> PretrainedConfig:
     return given
 
 
-def _identity(part: str, config: PretrainedConfig) -> list:
-    """What tells two models apart; Whisper's vocabulary tells .en from multilingual."""
-    return [getattr(config, field) for field in IDENTITY[part]]
+def _words(decoder: str, prompt: str | None, end_token: str | None) -> tuple[str, str]:
+    """Prompt and end token: as given, or what the decoder's tokenizer asks for."""
+    if prompt is None or end_token is None:
+        tokenizer = load_tokenizer(decoder)
+        prompt = default_prompt(tokenizer) if prompt is None else prompt
+        end_token = default_end_token(tokenizer) if end_token is None else end_token
+    split_prompt(prompt)
+    return prompt, end_token
+
+
+def _identity(part: str, config: ASRConfig) -> list:
+    """What tells two parts apart; Whisper's vocabulary tells .en from multilingual."""
+    own = {"encoder": config.encoder_config, "decoder": config.decoder_config}[part]
+    return [getattr(own, field) for field in IDENTITY[part]]

@@ -12,7 +12,7 @@ computed as if it were alone, without an attention mask, and by the fastest atte
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
@@ -20,12 +20,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tiny_asr.device import send
+from tiny_asr.fast.ready_caches import ReadyCaches
 from tiny_asr.kv_cache import KVCache, NoCache
 from tiny_asr.prompt import split_prompt
 from tiny_asr.shapes import IGNORE, frame_mask, keep
 
-COLUMNS_AT_A_TIME = 64  # a cache's length is rounded up to it, so that its size comes again
-MOST_CACHES = 4  # that lie ready on a GPU while nobody writes
 EXTRA_TOKENS = 8  # a transcript may have this many tokens more than there are audio embeddings
 
 
@@ -64,7 +63,7 @@ class TextDecoder(nn.Module):
                 f"{tokenizer.eos_token!r}: set end_token to one of its tokens"
             )
         self.end_id = tokenizer.convert_tokens_to_ids(end_token)
-        self._ready: dict[tuple, list[KVCache]] = {}  # caches that nobody writes with, by size
+        self.ready_caches = ReadyCaches()
         for name, text in zip(("before", "after"), split_prompt(prompt), strict=True):
             ids = tokenizer(text, add_special_tokens=False).input_ids
             self.register_buffer(f"prompt_{name}", torch.tensor([ids]).long(), persistent=False)
@@ -74,19 +73,16 @@ class TextDecoder(nn.Module):
         return super().train(False)
 
     @property
-    def prompt(self) -> tuple[Tensor, Tensor]:
-        """The prompt's token ids (1, P) before and after the audio."""
-        return self.prompt_before, self.prompt_after
-
-    @property
     def prompt_length(self) -> int:
         """P: prompt tokens before and after the audio."""
         return self.prompt_before.shape[1] + self.prompt_after.shape[1]
 
     @property
     def layers(self) -> nn.ModuleList:
-        """The language model's layers."""
-        return self.language_model.get_decoder().layers
+        """The language model's layers, whatever its class calls them."""
+        count = self.language_model.config.num_hidden_layers
+        lists = (m for m in self.language_model.modules() if isinstance(m, nn.ModuleList))
+        return next(layers for layers in lists if len(layers) == count)
 
     @property
     def token_embeddings(self) -> Tensor:
@@ -120,7 +116,9 @@ class TextDecoder(nn.Module):
             text_mask: (B, L) bool, which of them are text.
         """
         batch, width, _ = audio_embeddings.shape
-        before, after = (self.embed(ids.expand(batch, -1)) for ids in self.prompt)
+        before, after = (
+            self.embed(ids.expand(batch, -1)) for ids in (self.prompt_before, self.prompt_after)
+        )
         audio_mask = frame_mask(send(audio_lengths, before.device), width)
         parts = [before, audio_embeddings.to(before.dtype), after]
         masks = [audio_mask.new_ones(before.shape[:2]), audio_mask]
@@ -133,30 +131,14 @@ class TextDecoder(nn.Module):
         moved = embeddings.gather(1, order[..., None].expand_as(embeddings))
         return Spliced(moved, mask.gather(1, order))
 
-    @contextmanager
-    def kv_cache(self, rows: int, columns: int) -> Iterator[KVCache]:
+    def kv_cache(self, rows: int, columns: int) -> AbstractContextManager[KVCache]:
         """An empty cache for at least so many columns, leased to one text until the block ends.
 
-        On a GPU it is one that was given back, with its recorded step, where one of this size is
-        ready; so two texts that are written at the same time never share one.
+        On a GPU one may lie ready, from a text of the same size that is finished.
         """
-        table = self.token_embeddings
-        if table.device.type == "cpu":
-            yield KVCache(self.language_model, rows, columns)
-            return
-        columns = -(-columns // COLUMNS_AT_A_TIME) * COLUMNS_AT_A_TIME
-        key = (rows, columns, table.device, table.dtype, table.data_ptr())
-        ready = self._ready.pop(key, [])
-        cache = ready.pop() if ready else KVCache(self.language_model, rows, columns, record=True)
-        try:
-            yield cache
-        finally:
-            self._ready[key] = [*self._ready.pop(key, []), *ready, cache]  # now the youngest size
-            while sum(map(len, self._ready.values())) > MOST_CACHES:
-                oldest = next(iter(self._ready))
-                self._ready[oldest].pop(0)
-                if not self._ready[oldest]:
-                    del self._ready[oldest]
+        if self.token_embeddings.is_cuda:
+            return self.ready_caches.lease(self.language_model, rows, columns)
+        return nullcontext(KVCache(self.language_model, rows, columns))
 
     def text_logits(
         self, audio_embeddings: Tensor, audio_lengths: Tensor, labels: Tensor
@@ -234,6 +216,11 @@ class TextDecoder(nn.Module):
                 if step == most or (step % look_every == 0 and bool(finished.all())):
                     return
                 logits = cache.read(self.embed(token[:, None]))
+
+
+def most_columns(prompt: int, audio: int) -> int:
+    """Columns of the cache that a text needs at most, after so many embeddings of each kind."""
+    return prompt + audio + audio + EXTRA_TOKENS
 
 
 def choose_token(

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 import torch
 from huggingface_hub import snapshot_download
@@ -20,8 +21,18 @@ from transformers.utils import logging as hf_logging
 
 PAIRS = ("tiny", "small", "full")
 BUNDLED = "bundled:"
-HUB_ID = re.compile(r"(?!\.)[\w.-]+/[\w.-]+")  # a path may begin with "."
+OWNER_AND_NAME = re.compile(r"(?!\.)[\w.-]+/[\w.-]+")  # of a model; a path may begin with "."
 SEED = 0  # of the weights of parts that nobody has trained yet
+
+
+class HubOptions(TypedDict, total=False):
+    """Of a download from the hub, as everywhere in `transformers`."""
+
+    revision: str | None
+    token: str | None
+    cache_dir: str | Path | None
+    force_download: bool
+    local_files_only: bool
 
 
 def data_dir() -> Path:
@@ -70,7 +81,7 @@ def resolve_source(name: str | Path, what: str = "model") -> str:
                 "hub's layout (config.json and safetensors)"
             )
         return str(directory)
-    if HUB_ID.fullmatch(name):
+    if OWNER_AND_NAME.fullmatch(name):
         return name
     raise ValueError(
         f"{what} {name!r} was not found; expected a directory with a config.json, a hub id "
@@ -88,13 +99,8 @@ def checkpoint_source(name: str | Path) -> str:
         raise ValueError(f"{error}, or one of the pairs: {', '.join(PAIRS)}") from None
 
 
-def resolve_checkpoint(name: str | Path, **hub) -> str:
-    """The directory of a recogniser's checkpoint; one from the hub is downloaded (a few MB).
-
-    Args:
-        name: as in `checkpoint_source`.
-        hub: revision, token, cache_dir, force_download, local_files_only.
-    """
+def resolve_checkpoint(name: str | Path, **hub: Unpack[HubOptions]) -> str:
+    """The directory of a recogniser's checkpoint; one from the hub is downloaded (a few MB)."""
     source = checkpoint_source(name)
     if Path(source).is_dir():
         return source
@@ -114,7 +120,9 @@ def load_or_explain(load, what: str, name: str, **options):
         advice = (
             "is it complete and in the hub's layout?"
             if Path(source).is_dir()
-            else "without network, or with HF_HUB_OFFLINE=1, name a local copy or use --model tiny"
+            else f"there is no folder {name!r}, and no hub model of that name could be reached: "
+            "check the spelling; without network, or with HF_HUB_OFFLINE=1, name a local copy or "
+            "use --model tiny"
         )
         raise ValueError(f"cannot load the {what} {name!r}: {reason} ({advice})") from error
 
@@ -142,6 +150,15 @@ def progress_for(source: str) -> Iterator[None]:
         hf_logging.set_verbosity(level)
         if shown:
             hf_logging.enable_progress_bar()
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Within this block, random numbers on the CPU depend on `seed` alone; the ones outside on
+    whatever they did. (`torch.manual_seed` would seed the GPUs as well.)"""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield
 
 
 def load_frozen(part: str, name: str, config: PretrainedConfig, dtype: torch.dtype):
@@ -184,7 +201,6 @@ def load_frozen(part: str, name: str, config: PretrainedConfig, dtype: torch.dty
             f"the {part} directory {name!r} holds no *.safetensors; expected a checkpoint in the "
             "hub's layout (other weight formats run code when they are loaded, and are refused)"
         )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(SEED)
+    with seeded(SEED):
         model = loader(config) if part == "encoder" else loader.from_config(config)
     return model.to(dtype), False

@@ -10,6 +10,7 @@ Each row has a column of its own, as the rows of a batch have prompts of unlike 
 
 import torch
 from torch import Tensor
+from transformers import DynamicCache
 
 from tiny_asr.device import send
 from tiny_asr.fast.graphs import RecordedStep
@@ -150,16 +151,23 @@ class KVCache(NoCache):
 def kinds_of_attention(config) -> dict[str, int | None]:
     """The kinds of attention that a language model's layers have, and the window of each.
 
+    Where a config says so differs from model to model; `transformers`' own cache knows them all.
+
     Args:
         config: a causal LM's config.
     Raises ValueError for layers without attention, which keep something else than keys and values.
     """
-    window = getattr(config, "sliding_window", None)
-    usual = "full_attention" if window is None else "sliding_attention"
-    kinds = sorted(set(getattr(config, "layer_types", None) or [usual]))
-    if other := set(kinds) - {"full_attention", "sliding_attention"}:
+    layers = DynamicCache(config=config).layers
+    names = [type(layer).__name__ for layer in layers]
+    if len(set(names)) > 1:  # then the config lists the kinds, and the model wants a mask for each
+        names = config.layer_types
+    attention = {"DynamicLayer", "DynamicSlidingWindowLayer", "full_attention", "sliding_attention"}
+    if other := set(names) - attention:
         raise ValueError(
             f"a decoder with layers of {', '.join(sorted(other))} came; expected full_attention or "
             "sliding_attention: choose another language model"
         )
-    return {kind: window if kind == "sliding_attention" else None for kind in kinds}
+    return {
+        name: layer.sliding_window if layer.is_sliding else None
+        for name, layer in zip(names, layers, strict=True)
+    }

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import Unpack
 
 import torch
 from safetensors import SafetensorError
@@ -30,7 +31,16 @@ from tiny_asr.config import ASRConfig
 from tiny_asr.decoder import TextDecoder, token_loss
 from tiny_asr.device import choose_device, send
 from tiny_asr.encoder import AudioEncoder
-from tiny_asr.hub import BUNDLED, HUB_ID, SEED, load_frozen, load_tokenizer, resolve_checkpoint
+from tiny_asr.hub import (
+    BUNDLED,
+    OWNER_AND_NAME,
+    SEED,
+    HubOptions,
+    load_frozen,
+    load_tokenizer,
+    resolve_checkpoint,
+    seeded,
+)
 from tiny_asr.processor import ASRProcessor
 from tiny_asr.projector import AudioProjector
 from tiny_asr.shapes import HOP_LENGTH, IGNORE, keep
@@ -38,6 +48,7 @@ from tiny_asr.shapes import HOP_LENGTH, IGNORE, keep
 log = logging.getLogger("tiny_asr")
 
 WEIGHTS = "model.safetensors"
+BATCH_SIZE = 8  # pieces that are decoded side by side
 LOOK_EVERY = 8  # tokens that a GPU writes between two looks whether all clips are finished
 
 
@@ -76,13 +87,13 @@ class ASRModel(PreTrainedModel):
         tokenizer = load_tokenizer(config.decoder)
         self.encoder = AudioEncoder(whisper)
         self.decoder = TextDecoder(language_model, tokenizer, config.prompt, config.end_token)
-        self.audio_projector = AudioProjector(config)
-        self.reset_projector()
+        self.audio_projector = self._fresh_projector(SEED)
         self.processor = ASRProcessor(
             tokenizer, config.num_mel_bins, config.audio_downsample_rate, config.end_token
         )
         self.post_init()
-        if not self._load_projector(config.name_or_path):
+        checkpoint = None if config.fresh_projector else config.name_or_path
+        if not checkpoint or not self._load_projector(Path(checkpoint)):
             untrained.append("projector")
         self.untrained: tuple[str, ...] = tuple(untrained)
         if untrained:
@@ -95,18 +106,20 @@ class ASRModel(PreTrainedModel):
     def init_weights(self) -> None:
         """Nothing: the frozen weights came from their checkpoints, the projector is initialised."""
 
-    def reset_projector(self, seed: int = SEED) -> None:
-        """Give the projector fresh weights that depend on `seed` alone, as loud as the tokens."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+    def _fresh_projector(self, seed: int) -> AudioProjector:
+        with seeded(seed):
             fresh = AudioProjector(self.config)
         fresh.set_output_scale(self.decoder.some_embeddings())
-        self.audio_projector.load_state_dict(fresh.state_dict())
+        return fresh
 
-    def _load_projector(self, checkpoint: str | None) -> bool:
-        """Load the projector strictly from a checkpoint; False if the checkpoint has no weights."""
-        weights = Path(checkpoint or "") / WEIGHTS
-        if not checkpoint or not weights.is_file():
+    def reset_projector(self, seed: int = SEED) -> None:
+        """Give the projector fresh weights that depend on `seed` alone, as loud as the tokens."""
+        self.audio_projector.load_state_dict(self._fresh_projector(seed).state_dict())
+
+    def _load_projector(self, checkpoint: Path) -> bool:
+        """Load the projector strictly from a checkpoint; False if there are no weights."""
+        weights = checkpoint / WEIGHTS
+        if not weights.is_file():
             return False
         try:
             state = load_file(weights)
@@ -214,7 +227,7 @@ class ASRModel(PreTrainedModel):
         The end token is included where it was written. Options: see `TextDecoder.write`.
         """
         options["max_new_tokens"] = max_new_tokens
-        if self.device.type == "cuda":
+        if self.device.type != "cpu":
             options.setdefault("look_every", LOOK_EVERY)
         steps = list(self._write(waveforms, **options))
         rows = torch.stack(steps, dim=1) if steps else torch.empty(len(waveforms), 0).long()
@@ -229,7 +242,7 @@ class ASRModel(PreTrainedModel):
         audio,
         sampling_rate: int | None = None,
         *,
-        batch_size: int = 8,
+        batch_size: int = BATCH_SIZE,
         max_new_tokens: int | None = None,
     ) -> str | list[str]:
         """Speech to text.
@@ -304,7 +317,9 @@ class ASRModel(PreTrainedModel):
     def push_to_hub(self, repo_id: str, **hub):
         """Upload the checkpoint. Refused while it names a frozen model that only this disk has."""
         for part in (self.config.encoder, self.config.decoder):
-            if not part.startswith(BUNDLED) and (Path(part).exists() or not HUB_ID.fullmatch(part)):
+            if not part.startswith(BUNDLED) and (
+                Path(part).exists() or not OWNER_AND_NAME.fullmatch(part)
+            ):
                 raise ValueError(
                     f"this checkpoint names the local directory {part!r}, which nobody else has; "
                     "expected a hub id: reload it with encoder= or decoder= set to the hub id"
@@ -321,13 +336,9 @@ class ASRModel(PreTrainedModel):
         config: ASRConfig | None = None,
         dtype: torch.dtype | str = "auto",
         device: torch.device | str = "cpu",
-        revision: str | None = None,
-        token: str | None = None,
-        cache_dir: str | Path | None = None,
-        force_download: bool = False,
-        local_files_only: bool = False,
         trust_remote_code: bool | None = None,
         adapter_kwargs: dict | None = None,
+        **hub: Unpack[HubOptions],
     ) -> "ASRModel":
         """Load a recogniser: the config, then the frozen models that it names, then the projector.
 
@@ -336,22 +347,20 @@ class ASRModel(PreTrainedModel):
             encoder, decoder: other frozen models than the config's; see `ASRConfig`.
             config: use this one instead of reading it.
             dtype, device: of the frozen models, see `choose_device`.
-            revision, token, cache_dir, force_download, local_files_only: of a hub download.
             trust_remote_code: refused; a checkpoint of this class holds no code.
             adapter_kwargs: the Auto classes pass it; there are no adapters here.
+            hub: of a download, see `HubOptions`.
         """
         if trust_remote_code or adapter_kwargs:
             raise ValueError(
                 f"trust_remote_code={trust_remote_code}, adapter_kwargs={adapter_kwargs} came; "
                 "tiny_asr runs no code from a checkpoint and has no adapters: leave both out"
             )
-        hub = {
-            "revision": revision,
-            "token": token,
-            "cache_dir": cache_dir,
-            "force_download": force_download,
-            "local_files_only": local_files_only,
-        }
+        if unknown := hub.keys() - HubOptions.__annotations__.keys():
+            raise TypeError(
+                f"{', '.join(sorted(unknown))} came; expected an argument of ASRModel."
+                f"from_pretrained, or one of {', '.join(HubOptions.__annotations__)}"
+            )
         if config is None:
             config = ASRConfig.from_pretrained(name, encoder=encoder, decoder=decoder, **hub)
         else:  # the Auto classes bring one, without the folder that it was read from

@@ -10,6 +10,7 @@ templates print today's date.
 
 AUDIO_MARKER = "<audio>"
 INSTRUCTION = "Transcribe the speech."
+USUAL_TOKENS = 20  # of such a prompt, where no tokenizer is at hand to count them
 
 
 def default_prompt(tokenizer) -> str:

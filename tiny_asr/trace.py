@@ -1,14 +1,13 @@
 """One clip's journey through every stage of the shape contract, kept to be printed and drawn."""
 
 import textwrap
-from dataclasses import dataclass
-from html import escape
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from tiny_asr.audio import load_audio
-from tiny_asr.shapes import AXES, CONTRACT, SAMPLE_RATE, Recorded, keep, record
+from tiny_asr.shapes import SAMPLE_RATE, Recorded, keep, record
 
 
 @dataclass
@@ -37,21 +36,19 @@ class Trace:
         """A stage's tensor by its name in the contract."""
         return self.stages[name].tensor
 
-    def table(self) -> "Table":
+    def rows(self) -> list[dict[str, str]]:
         """Each stage with its shape in symbols and in numbers, and how many numbers a second."""
         seconds = self.sizes["S"] / SAMPLE_RATE
-        return Table(
-            [
-                {
-                    "stage": name,
-                    "axes": recorded.stage.shape,
-                    "shape": " x ".join(map(str, recorded.tensor.shape)),
-                    "numbers/s": _rate(recorded, seconds),
-                    "meaning": recorded.stage.meaning,
-                }
-                for name, recorded in self.stages.items()
-            ]
-        )
+        return [
+            {
+                "stage": name,
+                "axes": recorded.stage.shape,
+                "shape": " x ".join(map(str, recorded.tensor.shape)),
+                "numbers/s": _rate(recorded, seconds),
+                "meaning": recorded.stage.meaning,
+            }
+            for name, recorded in self.stages.items()
+        ]
 
     @property
     def warning(self) -> str:
@@ -63,7 +60,7 @@ class Trace:
     def __str__(self) -> str:
         """For a terminal of 80 columns, two lines a stage."""
         lines = []
-        for row in self.table().rows:
+        for row in self.rows():
             lines.append(f"{row['stage']:<18} {row['shape']:<18} {row['axes']}")
             rate = row["numbers/s"]
             rate += "" if rate.endswith("a token") else " numbers/s"
@@ -80,53 +77,6 @@ def _rate(recorded: Recorded, seconds: float) -> str:
     return f"{count:,.0f}".replace(",", " ") + (" a token" if a_token else "")
 
 
-@dataclass(frozen=True)
-class Table:
-    """Rows with the same keys, shown as a table in a notebook and as text elsewhere."""
-
-    rows: list[dict[str, str]]
-
-    def __str__(self) -> str:
-        widths = {k: max(len(k), *(len(row[k]) for row in self.rows)) for k in self.rows[0]}
-        lines = [dict(zip(widths, widths, strict=True)), *self.rows]
-        return "\n".join(
-            "  ".join(f"{row[key]:<{width}}" for key, width in widths.items()).rstrip()
-            for row in lines
-        )
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        head = "".join(
-            f"<th scope='col' style='text-align:left'>{escape(key)}</th>" for key in self.rows[0]
-        )
-        cells = (
-            "".join(f"<td style='text-align:left'>{escape(value)}</td>" for value in row.values())
-            for row in self.rows
-        )
-        body = "".join(f"<tr>{row}</tr>" for row in cells)
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-
-
-def contract_table(*names: str) -> Table:
-    """The contract as a table: all stages, or the named ones (what flows into and out of a lesson).
-
-    Args:
-        names: of stages in `CONTRACT`.
-    """
-    return Table(
-        [
-            {"stage": line.name, "shape": line.shape, "kind": line.kind, "meaning": line.meaning}
-            for line in (CONTRACT[name] for name in names or CONTRACT)
-        ]
-    )
-
-
-def axes_table() -> Table:
-    """The symbols of the axes and what they count."""
-    return Table([{"axis": symbol, "counts": meaning} for symbol, meaning in AXES.items()])
-
-
 @torch.no_grad()
 def trace_clip(model, audio, sampling_rate: int | None = None) -> Trace:
     """Send one clip of at most 30 s through every stage and keep each tensor, float32 on the CPU.
@@ -140,15 +90,12 @@ def trace_clip(model, audio, sampling_rate: int | None = None) -> Trace:
     with record(model) as recorder:
         ids = model.generate([waveform])[0]
         keep("token_ids", ids[None])
-    stages = {
-        name: Recorded(kept.stage, kept.tensor.cpu().float(), kept.seconds)
-        if kept.tensor.is_floating_point()
-        else Recorded(kept.stage, kept.tensor.cpu(), kept.seconds)
-        for name, kept in recorder.stages.items()
-    }
     tokenizer = model.processor.tokenizer
     return Trace(
-        stages=stages,
+        stages={
+            name: replace(kept, tensor=_on_the_cpu(kept.tensor))
+            for name, kept in recorder.stages.items()
+        },
         sizes=recorder.sizes,
         seconds_of_audio=len(waveform) / SAMPLE_RATE,
         text=tokenizer.decode(ids, skip_special_tokens=True).strip(),
@@ -156,3 +103,7 @@ def trace_clip(model, audio, sampling_rate: int | None = None) -> Trace:
         untrained=model.untrained,
         names={"encoder": model.config.encoder, "decoder": model.config.decoder},
     )
+
+
+def _on_the_cpu(tensor: Tensor) -> Tensor:
+    return tensor.float().cpu() if tensor.is_floating_point() else tensor.cpu()

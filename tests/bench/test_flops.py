@@ -7,8 +7,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from tiny_asr import ASRConfig, ASRModel
+from tiny_asr.bench.flops import Work, sizes
 from tiny_asr.decoder import token_loss
-from tiny_asr.flops import Work, sizes
 
 TEXT = "the cat sat on a mat and slept all day " * 2
 

@@ -43,7 +43,7 @@ def test_the_text_grows_to_the_whole_transcript(tiny, shown):
 def test_the_shapes_are_there_with_the_first_word(tiny, shown):
     first = next(step for step in shown if step.text)
     assert first.text != shown[-1].text
-    expected = {row["stage"]: row["shape"] for row in trace_clip(tiny, sample_clip()).table().rows}
+    expected = {row["stage"]: row["shape"] for row in trace_clip(tiny, sample_clip()).rows()}
     assert numbers(shown[-1].shapes) == expected
     assert numbers(first.shapes) == expected | {"token_ids": "..."}
     assert set(numbers(shown[0].shapes).values()) == {"..."}, "the shapes of the clip before"

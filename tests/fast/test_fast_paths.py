@@ -81,7 +81,7 @@ def test_compiled_layers_train_and_write_as_plain_ones_do():
     compile_layers(model)
     for lengths in (LENGTHS, LENGTHS[:2]):
         assert_same_step(model, talkative(), *lengths)
-    for _ in range(2):  # the first prompt of a memory is read by plain layers
+    for _ in range(2):  # the first prompt of a cache is read by plain layers
         written = model.generate(clips(*LENGTHS), 6)
         for ids, expected in zip(written, talkative().generate(clips(*LENGTHS), 6), strict=True):
             assert torch.equal(ids, expected)
@@ -192,8 +192,8 @@ def test_a_gpu_writes_the_same_text_from_recorded_steps(compiled):
     for _ in range(3):  # recorded, then played again
         assert model.transcribe(pieces, 16_000) == expected
         assert "".join(model.stream(sound, 16_000)) == expected[0]
-    caches = [cache for same in model.decoder._ready.values() for cache in same]
-    assert caches and all(cache.recorded for cache in caches)
+    ready = model.decoder.ready_caches.ready
+    assert ready and all(cache.recorded for _, cache in ready)
 
 
 @on_a_gpu

@@ -309,7 +309,7 @@ def test_text_that_no_font_has_and_dollars_are_drawn_without_a_warning(trace, mo
 
 def test_shapes_draws_every_stage_to_scale(trace, figures):
     shown = texts(figures["shapes"])
-    for row in trace.table().rows:
+    for row in trace.rows():
         assert {row["stage"], row["axes"]} <= set(shown)
         assert any(text.startswith(row["shape"].replace("28800", "28 800")) for text in shown)
     assert "1 x 28 800, 16 000/s" in shown

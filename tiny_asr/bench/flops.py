@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from tiny_asr.config import ASRConfig
 from tiny_asr.encoder import EncoderOfCheckpoint
+from tiny_asr.fast.ready_caches import numbers_per_position
 from tiny_asr.projector import AudioProjector
 from tiny_asr.shapes import ENCODER_FRAMES_PER_SECOND
 
@@ -32,7 +33,7 @@ def sizes(config: ASRConfig) -> dict[str, int]:
     Returns:
         encoder, projector, decoder: all weights of each. encoder layers, conv1, conv2, decoder
         layers, head, projector layers: those of the matrices that each frame or position is
-        multiplied with.
+        multiplied with. cached: the numbers of a position's keys and values.
     """
     parts = empty_parts(config)
     encoder, decoder = parts["encoder"], parts["decoder"]
@@ -48,6 +49,7 @@ def sizes(config: ASRConfig) -> dict[str, int]:
         "projector layers": sum(w.numel() for w in parts["projector"].parameters() if w.ndim == 2),
         "decoder layers": layers(decoder),
         "head": decoder.get_output_embeddings().weight.numel(),
+        "cached": numbers_per_position(decoder),
     }
 
 
@@ -63,10 +65,7 @@ class Work:
     def __init__(self, config: ASRConfig, prompt: int, width: int = 2):
         self.sizes, self.prompt, self.width = sizes(config), prompt, width
         self.encoder, self.rate = config.encoder_config, config.audio_downsample_rate
-        text = config.decoder_config
-        head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-        heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
-        self.position_bytes = 2 * text.num_hidden_layers * heads * head_dim * width
+        self.position_bytes = self.sizes["cached"] * width
 
     def audio(self, seconds: float) -> float:
         """A, the audio embeddings of so many seconds."""

@@ -232,7 +232,7 @@ def _describe(config, choice) -> dict:
 
     sources = {"encoder": config.encoder, "decoder": config.decoder}
     weights = {part: _weights(resolve_source(name)) for part, name in sources.items()}
-    weights["projector"] = _weights(config.name_or_path) if config.name_or_path else "untrained"
+    weights["projector"] = "untrained" if config.fresh_projector else _weights(config.name_or_path)
     numbers = parameters(config)
     return {
         "parts": {
@@ -276,7 +276,8 @@ def _print_info(report: dict) -> None:
     print()
     for axis, size in described["sizes"].items():
         print(f"{axis:<22} {size:<7} {AXES[axis]}")
-    print(f"{'memory':<22} {described['memory_bytes'] / 1e9:.2f} GB for the parameters")
+    gigabytes = described["memory_bytes"] / 1e9
+    print(f"{'memory':<22} {gigabytes:.2f} GB for the parameters, and on a GPU for caches")
     print(f"{'prompt':<22} {described['prompt']!r}")
     print(f"{'end_token':<22} {described['end_token']!r}")
 

@@ -13,7 +13,7 @@ Model = Annotated[
 ]
 Encoder = Annotated[str | None, typer.Option(help="another Whisper encoder: directory or hub id")]
 Decoder = Annotated[str | None, typer.Option(help="another language model: directory or hub id")]
-Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N")]
+Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N, or mps")]
 Dtype = Annotated[
     str | None,
     typer.Option(help="of the frozen models: auto, float32; half as big: bfloat16, float16"),
@@ -58,18 +58,29 @@ def place(choice) -> dict[str, str]:
 
 def parameters(config) -> dict[str, int]:
     """Parameters of each part of a pair; no weights are loaded."""
-    from tiny_asr.flops import sizes
+    from tiny_asr.bench.flops import sizes
 
     numbers = sizes(config)
     return {part: numbers[part] for part in ("encoder", "decoder", "projector")}
 
 
 def memory_bytes(config, choice) -> int:
-    """What the parameters take: the frozen models in their dtype, the projector in float32."""
-    numbers = parameters(config)
-    return (numbers["encoder"] + numbers["decoder"]) * choice.dtype.itemsize + (
-        numbers["projector"] * 4
-    )
+    """What the parameters take, the frozen models in their dtype and the projector in float32; and
+    the key-value caches that lie ready on a GPU after batches of the longest pieces."""
+    from tiny_asr.bench.flops import sizes
+
+    numbers, width = sizes(config), choice.dtype.itemsize
+    weights = (numbers["encoder"] + numbers["decoder"]) * width + numbers["projector"] * 4
+    if choice.device.type != "cuda":
+        return weights
+    from tiny_asr.decoder import most_columns
+    from tiny_asr.fast.ready_caches import ready_bytes
+    from tiny_asr.model import BATCH_SIZE
+    from tiny_asr.prompt import USUAL_TOKENS
+
+    audio = config.max_seconds * 16_000 // config.samples_per_embedding
+    columns = most_columns(USUAL_TOKENS, int(audio))
+    return weights + ready_bytes(numbers["cached"], width, BATCH_SIZE, columns)
 
 
 def error_line(error: Exception | str) -> str:

@@ -34,9 +34,9 @@ from tiny_asr.figures.style import (
     many,
     seen,
 )
+from tiny_asr.figures.tables import Table
 from tiny_asr.projector import AudioProjector, stack_frames
 from tiny_asr.shapes import SAMPLE_RATE, SAMPLES_PER_ENCODER_FRAME
-from tiny_asr.trace import Table
 
 FRESH = "#7A7A7A"
 NEIGHBOURS = 10

@@ -19,13 +19,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from tiny_asr.bench.flops import sizes
 from tiny_asr.config import ASRConfig
 from tiny_asr.decoder import token_loss
 from tiny_asr.evaluation.score import evaluate
-from tiny_asr.flops import sizes
+from tiny_asr.figures.tables import Table
 from tiny_asr.model import ASRModel
 from tiny_asr.shapes import IGNORE, SAMPLE_RATE
-from tiny_asr.trace import Table
 from tiny_asr.training.checkpoint import TrainingState
 from tiny_asr.training.log import read_log
 from tiny_asr.training.settings import TrainingSettings

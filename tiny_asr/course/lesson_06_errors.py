@@ -18,9 +18,9 @@ from matplotlib.patches import Rectangle
 from tiny_asr.course.explorers import Explorer
 from tiny_asr.evaluation.score import Result, Row, align
 from tiny_asr.figures.style import AUDIO, MARK, PROMPT, SOUND, TEXT, WIDTH, Picture, drawn, many
+from tiny_asr.figures.tables import Table
 from tiny_asr.hub import BUNDLED, data_dir
 from tiny_asr.shapes import SAMPLE_RATE
-from tiny_asr.trace import Table
 
 MOST_PAIRS = 11  # of words in one line of an alignment
 RESAMPLES = 2000

@@ -18,7 +18,7 @@ import pyarrow.parquet
 
 AUDIO_SUFFIXES = {".flac", ".wav", ".ogg", ".opus", ".mp3"}
 METADATA_FILES = ("metadata.csv", "metadata.jsonl")
-HUB_ID = re.compile(r"([\w.-]+/[\w.-]+)(?::([\w.-]+))?")  # owner/name or owner/name:config
+NAME_AND_CONFIG = re.compile(r"([\w.-]+/[\w.-]+)(?::([\w.-]+))?")  # owner/name or owner/name:config
 SPLIT_NAME = re.compile(r"(train|validation|valid|val|dev|test)(?=[-_.]|$)")
 
 
@@ -54,7 +54,7 @@ def read_rows(source: str | Path, split: str | None, columns: Columns) -> Iterat
     the source can't be found or read, lacks a column, or holds something else than audio files.
     """
     path = Path(source)
-    hub = HUB_ID.fullmatch(source) if isinstance(source, str) else None
+    hub = NAME_AND_CONFIG.fullmatch(source) if isinstance(source, str) else None
     if path.is_dir():
         rows = _folder_rows(path, split, columns)
     elif path.is_file() and split is None:

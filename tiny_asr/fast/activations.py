@@ -7,6 +7,7 @@ they grow with the length of the batch. Where they would not fit, each layer kee
 and is computed a second time when the gradient comes by (Chen et al. 2016, arXiv:1604.06174).
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -14,11 +15,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from tiny_asr.decoder import most_columns
 from tiny_asr.device import available_memory_bytes
-from tiny_asr.shapes import ENCODER_FRAMES_PER_SECOND
+from tiny_asr.fast.ready_caches import numbers_per_position, ready_bytes
+from tiny_asr.shapes import ENCODER_FRAMES_PER_SECOND, SAMPLE_RATE
 
 TEXT_TOKENS_PER_SECOND = 3.6  # of read English, with SmolLM3's tokenizer
 SECONDS = 5.0  # of the clip that is measured
+EVALUATED_SECONDS = 120.0  # of sound in a batch that `evaluate` writes the text of
 SPARE = 0.8  # of the free memory: what is computed at the moment needs room as well
 
 
@@ -62,6 +66,18 @@ def kept_bytes_per_second(model) -> float:
     return kept_for_backward(model, step)[1] / SECONDS
 
 
+def ready_bytes_between_steps(model) -> int:
+    """Bytes of the key-value caches that lie ready on a GPU once a run has been evaluated."""
+    decoder, config = model.decoder, model.config
+    audio = round(SECONDS * SAMPLE_RATE / config.samples_per_embedding)
+    return ready_bytes(
+        numbers_per_position(decoder.language_model),
+        decoder.token_embeddings.element_size(),
+        rows=math.ceil(EVALUATED_SECONDS / SECONDS),
+        columns=most_columns(decoder.prompt_length, audio),
+    )
+
+
 def make_it_fit(model, batch_seconds: float) -> str:
     """See whether a batch fits into the memory of the GPU, and save memory where it would not.
 
@@ -70,7 +86,7 @@ def make_it_fit(model, batch_seconds: float) -> str:
     Returns:
         A line that says what was found and done.
     """
-    need = kept_bytes_per_second(model) * batch_seconds
+    need = kept_bytes_per_second(model) * batch_seconds + ready_bytes_between_steps(model)
     free = available_memory_bytes(model.device) + torch.cuda.memory_reserved(model.device)
     free -= torch.cuda.memory_allocated(model.device)
     line = (

@@ -41,8 +41,10 @@ def _compiled(forward: Callable, number: int) -> Callable:
     tuned = torch.compile(forward, dynamic=True, options=TUNED)
 
     def run(hidden_states: torch.Tensor, *args, **kwargs):
-        cache, code = kwargs.get("past_key_values"), usual
-        if isinstance(cache, KVCache):
+        # Some models hand the cache over by name, others by position.
+        caches = [given for given in (*args, *kwargs.values()) if isinstance(given, KVCache)]
+        code = usual
+        for cache in caches:
             if number < len(cache.buffers):
                 cache.layer = cache.buffers[number]
             if len(hidden_states) == 1 and not cache.reading_prompt:
