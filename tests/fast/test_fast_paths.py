@@ -4,24 +4,46 @@ Speed itself is shown by `tiny-asr benchmark`. The tests that need a GPU run whe
 """
 
 import copy
+import inspect
 import math
 import sys
+from itertools import zip_longest
+from types import SimpleNamespace
 
 import pytest
 import torch
-from fixtures_models import encoder_dir, noise, pair, strengthen, talkative, talkative_decoder_dir
+from fixtures_models import (
+    LLM_DIM,
+    decoder_of,
+    encoder_dir,
+    noise,
+    pair,
+    strengthen,
+    talkative,
+    talkative_decoder_dir,
+)
 from small_runs import small_run
+from transformers import GPT2Config, GPT2LMHeadModel
 
-from tiny_asr import ASRConfig, ASRModel, load_audio
+from tiny_asr import ASRConfig, ASRModel, TextDecoder, load_audio
 from tiny_asr.audio import pad_batch
 from tiny_asr.bench.random_pair import PROMPT_TOKENS, write_random_pair
 from tiny_asr.bench.stages import Ceilings, ceilings
-from tiny_asr.decoder import token_loss
-from tiny_asr.device import send
-from tiny_asr.fast.activations import compute_twice, kept_bytes_per_second
+from tiny_asr.cli.options import memory_bytes
+from tiny_asr.decoder import most_columns, token_loss
+from tiny_asr.device import Choice, send
+from tiny_asr.evaluation.score import evaluate
+from tiny_asr.fast.activations import (
+    EVALUATED_SECONDS,
+    compute_twice,
+    kept_bytes_per_second,
+    make_it_fit,
+    ready_bytes_between_steps,
+)
 from tiny_asr.fast.compiling import compile_layers
 from tiny_asr.fast.outcomes import Outcome, Outcomes
 from tiny_asr.fast.packing import Packing
+from tiny_asr.fast.ready_caches import MOST_CACHES, numbers_per_position, ready_bytes, whole_columns
 from tiny_asr.hub import sample_clip
 from tiny_asr.kv_cache import KVCache
 from tiny_asr.shapes import frame_mask
@@ -101,6 +123,109 @@ def test_each_kind_of_layer_is_compiled_once_and_not_each_layer():
         cache.read(prompt[:, :1])
     # With and without rotary positions; the prompt, a first step, and one of any length.
     assert counters["stats"]["unique_graphs"] <= 6 < 2 * len(model.decoder.layers)
+
+
+def test_layers_are_found_and_compiled_whatever_a_model_calls_them(monkeypatch):
+    """GPT-2 has its layers in `h`, and hands its cache over by position."""
+    compiled = torch.compile
+    monkeypatch.setattr(  # as far as the code is made for a machine, which takes a minute
+        torch, "compile", lambda forward, options=None, **more: compiled(forward, backend="eager")
+    )
+    ids = {"bos_token_id": 0, "eos_token_id": 1}
+    config = GPT2Config(vocab_size=300, n_embd=LLM_DIM, n_layer=2, n_head=2, **ids)
+    directory = decoder_of(GPT2LMHeadModel(config), "gpt2 to compile")
+    model = strengthen(ASRModel(ASRConfig(encoder=encoder_dir(), decoder=directory)))
+    assert model.decoder.layers is model.decoder.language_model.transformer.h
+    expected = model.generate(clips(*LENGTHS), 4)
+    compile_layers(model)
+    for _ in range(2):
+        for ids, plain in zip(model.generate(clips(*LENGTHS), 4), expected, strict=True):
+            assert torch.equal(ids, plain)
+
+
+# Caches that lie ready ---------------------------------------------------------------------------
+
+
+class Played:
+    """What a recorded step is to its caller, on a machine that can record none."""
+
+    def __init__(self, step, first, state):
+        self.step = step
+
+    def __call__(self, value):
+        return self.step(value)
+
+
+@pytest.fixture
+def as_on_a_gpu(monkeypatch) -> ASRModel:
+    """A model that writes from leased caches with recorded steps."""
+    model, _ = fresh(), talkative()  # both are made before anything pretends
+    on_a_gpu = SimpleNamespace(is_cuda=True)
+    monkeypatch.setattr("tiny_asr.kv_cache.RecordedStep", Played)
+    monkeypatch.setattr(TextDecoder, "token_embeddings", property(lambda decoder: on_a_gpu))
+    return model
+
+
+def test_texts_that_are_written_at_the_same_time_share_no_cache(as_on_a_gpu):
+    model, sounds = as_on_a_gpu, [noise(1.0), -0.2 * noise(1.2, 4)]
+    alone = ["".join(talkative().stream(sound, 16_000)) for sound in sounds]
+    assert ["".join(model.stream(sound, 16_000)) for sound in sounds] == alone
+    assert alone[0] != alone[1]
+    assert len(model.decoder.ready_caches.ready) == 1  # the second one took the first one's
+    streams = [model.stream(sound, 16_000) for sound in sounds]
+    written = ["", ""]
+    for pieces in zip_longest(*streams, fillvalue=""):
+        written = [text + piece for text, piece in zip(written, pieces, strict=True)]
+    assert written == alone
+
+
+def test_a_cache_comes_back_from_a_text_that_nobody_reads_to_its_end(as_on_a_gpu):
+    model = as_on_a_gpu
+    stream = model.stream(clips(1.0)[0], 16_000)
+    next(stream)
+    assert model.decoder.ready_caches.ready == []
+    stream.close()
+    assert len(model.decoder.ready_caches.ready) == 1
+
+
+def test_few_caches_lie_ready_and_no_more_than_are_counted(as_on_a_gpu):
+    model = as_on_a_gpu
+    language_model, prompt = model.decoder.language_model, model.decoder.prompt_length
+    for rows in range(1, MOST_CACHES + 3):
+        model.generate(clips(1.0) * rows, 2)
+    ready = [cache for _, cache in model.decoder.ready_caches.ready]
+    assert [len(cache.rows) for cache in ready] == [3, 4, 5, 6]  # the latest ones
+    lie = sum(tensor.nbytes for cache in ready for pair in cache.buffers for tensor in pair)
+    counted = ready_bytes(
+        numbers_per_position(language_model), 4, MOST_CACHES + 2, most_columns(prompt, 10)
+    )
+    assert 0.7 * counted < lie <= counted
+
+
+def test_the_memory_check_counts_caches_on_a_gpu_only():
+    config = ASRConfig.from_pretrained("full")
+    gpu, cpu = (
+        memory_bytes(config, Choice(torch.device(kind), torch.bfloat16, ""))
+        for kind in ("cuda", "cpu")
+    )
+    position = 2 * 36 * 4 * 128 * 2  # keys and values of 4 heads in 36 layers, 2 bytes each
+    assert gpu - cpu == 4 * 8 * 640 * position  # four caches for eight pieces of 30 s
+
+
+def test_training_counts_the_caches_of_the_evaluation_between_its_steps(monkeypatch):
+    model = fresh()
+    width = 4 * numbers_per_position(model.decoder.language_model)
+    columns = whole_columns(model.decoder.prompt_length + 50 + 50 + 8)  # of 5 s
+    assert ready_bytes_between_steps(model) == 4 * 24 * columns * width
+    seconds = inspect.signature(evaluate).parameters["batch_seconds"].default
+    assert seconds == EVALUATED_SECONDS
+    step = 10.0 * kept_bytes_per_second(model)
+    monkeypatch.setattr("tiny_asr.fast.activations.free_bytes", lambda device: int(1.3 * step))
+    monkeypatch.setattr("tiny_asr.fast.activations.ready_bytes_between_steps", lambda model: 0)
+    assert "computed twice" not in make_it_fit(model, 10.0)
+    monkeypatch.undo()
+    monkeypatch.setattr("tiny_asr.fast.activations.free_bytes", lambda device: int(1.3 * step))
+    assert "computed twice" in make_it_fit(model, 10.0)
 
 
 # Memory ------------------------------------------------------------------------------------------

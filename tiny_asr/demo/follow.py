@@ -27,7 +27,7 @@ READY = "Record a sentence and stop when it is said, or upload a file, or choose
 
 def shapes(trace: Trace | None = None) -> str:
     """The stages from sound to text as an HTML table; dots where a trace has no tensor yet."""
-    known = {row["stage"]: row for row in trace.table().rows} if trace else {}
+    known = {row["stage"]: row for row in trace.rows()} if trace else {}
     unknown = {"shape": "...", "numbers/s": "..."}
     rows = [
         known.get(name) or {"stage": name, "axes": stage.shape, **unknown, "meaning": stage.meaning}

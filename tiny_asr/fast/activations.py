@@ -78,6 +78,12 @@ def ready_bytes_between_steps(model) -> int:
     )
 
 
+def free_bytes(device: torch.device) -> int:
+    """What a GPU has left, with what PyTorch holds in reserve."""
+    reserve = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return available_memory_bytes(device) + reserve
+
+
 def make_it_fit(model, batch_seconds: float) -> str:
     """See whether a batch fits into the memory of the GPU, and save memory where it would not.
 
@@ -87,8 +93,7 @@ def make_it_fit(model, batch_seconds: float) -> str:
         A line that says what was found and done.
     """
     need = kept_bytes_per_second(model) * batch_seconds + ready_bytes_between_steps(model)
-    free = available_memory_bytes(model.device) + torch.cuda.memory_reserved(model.device)
-    free -= torch.cuda.memory_allocated(model.device)
+    free = free_bytes(model.device)
     line = (
         f"memory: a step of {batch_seconds:g} s keeps {need / 2**30:.1f} GiB of {free / 2**30:.0f}"
     )
