@@ -69,15 +69,16 @@ grade: $(STAMP)  ## check notebooks handed in (DIR=folder): runs their code
 	@$(if $(DIR),,$(error make grade DIR=folder))
 	$(BIN)/python -m teaching grade "$(DIR)"
 
-lint: $(STAMP)  ## check style and formatting
+lint: $(STAMP)  ## check style, formatting and types
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m mypy
 
 wheelhouse: $(BIN)/pip  ## download all packages, for class rooms without a network
 	$(BIN)/python -m pip download -d wheelhouse -c constraints.txt '.[dev,demo,browser,site]' pip setuptools
 
 clean:  ## delete .venv and everything generated, but not wheelhouse/
-	rm -rf .venv .envs trace site build dist .pytest_cache .ruff_cache
+	rm -rf .venv .envs trace site build dist .pytest_cache .ruff_cache .mypy_cache
 
 # pip comes last when a virtual environment is made: where it is missing, making it broke off.
 $(BIN)/pip:

@@ -22,7 +22,7 @@ _MODULE_OF = {
     "ASRModel": "model",
     "ASRProcessor": "processor",
     "ASRPipeline": "processor",
-    "trace_clip": "trace",
+    "trace_clip": "figures.trace",
 }
 
 __all__ = ["__version__", *sorted(_MODULE_OF)]

@@ -19,6 +19,7 @@ from tiny_asr.hub import (
 )
 from tiny_asr.prompt import default_end_token, default_prompt, split_prompt
 
+WEIGHTS = "model.safetensors"  # of a checkpoint: the projector's
 IDENTITY = {
     "encoder": ("d_model", "encoder_layers", "encoder_ffn_dim", "num_mel_bins", "vocab_size"),
     "decoder": ("model_type", "hidden_size", "num_hidden_layers", "vocab_size"),
@@ -113,6 +114,14 @@ class ASRConfig(PretrainedConfig):
         window = embeddings * self.samples_per_embedding / 16_000
         return window if self.piece_seconds is None else min(window, self.piece_seconds)
 
+    @property
+    def projector_weights(self) -> Path | None:
+        """The file with the projector's weights; None where the projector starts fresh."""
+        if self.fresh_projector or not self.name_or_path:
+            return None
+        file = Path(self.name_or_path, WEIGHTS)
+        return file if file.is_file() else None
+
     def with_parts(
         self,
         encoder: str | Path | None = None,
@@ -175,7 +184,9 @@ class ASRConfig(PretrainedConfig):
         config.name_or_path = source
         of_decoder = {key: kwargs.get(key) for key in ("prompt", "end_token", "piece_seconds")}
         config = config.with_parts(encoder, decoder, **of_decoder)
-        return (config, *unused) if unused else config
+        if unused:  # the Auto classes ask for what is left over, too
+            return (config, *unused)  # type: ignore[return-value]
+        return config
 
     def to_dict(self) -> dict:
         """As saved, without the folders of this machine that the parts' configs were read from."""

@@ -13,7 +13,7 @@ computed as if it were alone, without an attention mask, and by the fastest atte
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -53,6 +53,10 @@ class TextDecoder(nn.Module):
         prompt: the literal prompt with `<audio>` in it.
         end_token: the token that ends a transcript.
     """
+
+    language_model: Any
+    prompt_before: Tensor
+    prompt_after: Tensor
 
     def __init__(self, language_model, tokenizer, prompt: str, end_token: str):
         super().__init__()
@@ -123,7 +127,7 @@ class TextDecoder(nn.Module):
         parts = [before, audio_embeddings.to(before.dtype), after]
         masks = [audio_mask.new_ones(before.shape[:2]), audio_mask]
         masks.append(audio_mask.new_ones(after.shape[:2]))
-        if text_ids is not None:
+        if text_ids is not None and text_mask is not None:
             parts.append(self.embed(text_ids))
             masks.append(text_mask)
         embeddings, mask = torch.cat(parts, dim=1), torch.cat(masks, dim=1)

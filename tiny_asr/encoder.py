@@ -25,7 +25,7 @@ HUB_PREFIX = {r"^model\.encoder\.": ""}  # where a whole Whisper checkpoint keep
 class EncoderOfCheckpoint(WhisperEncoder):
     """The stock encoder, loaded out of a whole Whisper checkpoint without a word on the rest."""
 
-    _keys_to_ignore_on_load_unexpected = (r"^model\.decoder\.", r"^proj_out\.")
+    _keys_to_ignore_on_load_unexpected = [r"^model\.decoder\.", r"^proj_out\."]  # noqa: RUF012
 
 
 class AudioEncoder(nn.Module):

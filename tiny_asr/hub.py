@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypedDict, Unpack
+from typing import Any, TypedDict, Unpack
 
 import torch
 from huggingface_hub import snapshot_download
@@ -87,6 +87,12 @@ def resolve_source(name: str | Path, what: str = "model") -> str:
         f"{what} {name!r} was not found; expected a directory with a config.json, a hub id "
         f"owner/name, or {BUNDLED}NAME"
     )
+
+
+def others_can_load(name: str) -> bool:
+    """Whether a model's name means the same on another machine: it is bundled, or a hub id."""
+    on_this_disk = Path(name).exists() or not OWNER_AND_NAME.fullmatch(name)
+    return name.startswith(BUNDLED) or not on_this_disk
 
 
 def checkpoint_source(name: str | Path) -> str:
@@ -181,7 +187,7 @@ def load_frozen(part: str, name: str, config: PretrainedConfig, dtype: torch.dty
 
     source = resolve_source(name, part)
     has_weights = not Path(source).is_dir() or any(Path(source).glob("*.safetensors"))
-    loader = EncoderOfCheckpoint if part == "encoder" else AutoModelForCausalLM
+    loader: Any = EncoderOfCheckpoint if part == "encoder" else AutoModelForCausalLM
     if has_weights:
         options = {"dtype": dtype, "use_safetensors": True, "output_loading_info": True}
         options |= (

@@ -8,6 +8,8 @@ the same computation on the same addresses, and on a GPU it can be recorded once
 Each row has a column of its own, as the rows of a batch have prompts of unlike lengths.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from transformers import DynamicCache
@@ -57,7 +59,8 @@ class KVCache(NoCache):
         self.buffers: list[tuple[Tensor, Tensor]] = []  # keys and values of each layer
         self.layer: tuple[Tensor, Tensor] | None = None  # those of the layer at work
         self.reading_prompt = False
-        self.record, self.recorded = record, None
+        self.record = record
+        self.recorded: RecordedStep | None = None
 
     @torch.no_grad()
     def read_prompt(self, embeddings: Tensor, lengths: Tensor) -> Tensor:
@@ -141,10 +144,9 @@ class KVCache(NoCache):
     def _buffers(self, number: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """A layer's buffers, made when it first has something to keep: (B, heads, N, head_dim)."""
         if number == len(self.buffers):
-            pair = [
-                new.new_zeros(*new.shape[:2], self.columns, new.shape[3]) for new in (keys, values)
-            ]
-            self.buffers.append(tuple(pair))
+            shape = (*keys.shape[:2], self.columns)
+            pair = keys.new_zeros(*shape, keys.shape[3]), values.new_zeros(*shape, values.shape[3])
+            self.buffers.append(pair)
         return self.buffers[number]
 
 
@@ -157,7 +159,7 @@ def kinds_of_attention(config) -> dict[str, int | None]:
         config: a causal LM's config.
     Raises ValueError for layers without attention, which keep something else than keys and values.
     """
-    layers = DynamicCache(config=config).layers
+    layers: list[Any] = DynamicCache(config=config).layers
     names = [type(layer).__name__ for layer in layers]
     if len(set(names)) > 1:  # then the config lists the kinds, and the model wants a mask for each
         names = config.layer_types

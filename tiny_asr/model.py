@@ -8,14 +8,11 @@ models and holds a config, a processor and a few megabytes of weights.
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Unpack
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import (
     AutoConfig,
@@ -24,22 +21,20 @@ from transformers import (
     AutoProcessor,
     PreTrainedModel,
 )
-from transformers.utils import ModelOutput
+from transformers.modeling_outputs import CausalLMOutput
 
 from tiny_asr.audio import load_audio, log_mel, pad_batch, split_at_silences
-from tiny_asr.config import ASRConfig
+from tiny_asr.config import WEIGHTS, ASRConfig
 from tiny_asr.decoder import TextDecoder, token_loss
 from tiny_asr.device import choose_device, send
 from tiny_asr.encoder import AudioEncoder
 from tiny_asr.hub import (
-    BUNDLED,
-    OWNER_AND_NAME,
     SEED,
     HubOptions,
     load_frozen,
     load_tokenizer,
+    others_can_load,
     resolve_checkpoint,
-    seeded,
 )
 from tiny_asr.processor import ASRProcessor
 from tiny_asr.projector import AudioProjector
@@ -47,21 +42,8 @@ from tiny_asr.shapes import HOP_LENGTH, IGNORE, keep
 
 log = logging.getLogger("tiny_asr")
 
-WEIGHTS = "model.safetensors"
 BATCH_SIZE = 8  # pieces that are decoded side by side
 LOOK_EVERY = 8  # tokens that a GPU writes between two looks whether all clips are finished
-
-
-@dataclass
-class ASROutput(ModelOutput):
-    """What `ASRModel(...)` returns.
-
-    loss: mean over target tokens, text and end only; None without labels.
-    logits: (B, L, V), at the text positions.
-    """
-
-    loss: Tensor | None = None
-    logits: Tensor | None = None
 
 
 class ASRModel(PreTrainedModel):
@@ -75,6 +57,7 @@ class ASRModel(PreTrainedModel):
         dtype: number format of the frozen models; the projector is always float32.
     """
 
+    config: ASRConfig
     config_class = ASRConfig
     main_input_name = "input_features"
     _supports_sdpa = True
@@ -87,14 +70,15 @@ class ASRModel(PreTrainedModel):
         tokenizer = load_tokenizer(config.decoder)
         self.encoder = AudioEncoder(whisper)
         self.decoder = TextDecoder(language_model, tokenizer, config.prompt, config.end_token)
-        self.audio_projector = self._fresh_projector(SEED)
+        self.audio_projector = AudioProjector.fresh(config, SEED, self.decoder.some_embeddings())
         self.processor = ASRProcessor(
             tokenizer, config.num_mel_bins, config.audio_downsample_rate, config.end_token
         )
         self.post_init()
-        checkpoint = None if config.fresh_projector else config.name_or_path
-        if not checkpoint or not self._load_projector(Path(checkpoint)):
+        if config.projector_weights is None:
             untrained.append("projector")
+        else:
+            self.audio_projector.load(config.projector_weights)
         self.untrained: tuple[str, ...] = tuple(untrained)
         if untrained:
             log.warning(
@@ -106,36 +90,10 @@ class ASRModel(PreTrainedModel):
     def init_weights(self) -> None:
         """Nothing: the frozen weights came from their checkpoints, the projector is initialised."""
 
-    def _fresh_projector(self, seed: int) -> AudioProjector:
-        with seeded(seed):
-            fresh = AudioProjector(self.config)
-        fresh.set_output_scale(self.decoder.some_embeddings())
-        return fresh
-
     def reset_projector(self, seed: int = SEED) -> None:
         """Give the projector fresh weights that depend on `seed` alone, as loud as the tokens."""
-        self.audio_projector.load_state_dict(self._fresh_projector(seed).state_dict())
-
-    def _load_projector(self, checkpoint: Path) -> bool:
-        """Load the projector strictly from a checkpoint; False if there are no weights."""
-        weights = checkpoint / WEIGHTS
-        if not weights.is_file():
-            return False
-        try:
-            state = load_file(weights)
-        except (OSError, SafetensorError) as error:
-            raise ValueError(f"{weights} is damaged ({error}); copy or save it again") from error
-        own = {f"audio_projector.{k}": v for k, v in self.audio_projector.state_dict().items()}
-        came = {key: tuple(value.shape) for key, value in state.items()}
-        expected = {key: tuple(value.shape) for key, value in own.items()}
-        if came != expected:
-            raise ValueError(
-                f"{weights} does not fit this model: it holds {came}, expected {expected}; was it "
-                "trained with another encoder, decoder or projector shape?"
-            )
-        prefix = len("audio_projector.")
-        self.audio_projector.load_state_dict({key[prefix:]: v for key, v in state.items()})
-        return True
+        fresh = AudioProjector.fresh(self.config, seed, self.decoder.some_embeddings())
+        self.audio_projector.load_state_dict(fresh.state_dict())
 
     # Running it --------------------------------------------------------------------------------
 
@@ -183,8 +141,8 @@ class ASRModel(PreTrainedModel):
         labels: Tensor | None = None,
         encoder_output: Tensor | None = None,
         encoder_lengths: Tensor | None = None,
-    ) -> ASROutput:
-        """One training step's forward: logits and loss at the text positions only.
+    ) -> CausalLMOutput:
+        """One training step's forward: logits (B, L, V) at the text positions only, and their loss.
 
         Args:
             input_features: (B, M, F) log-mel, with `feature_lengths` (B,) in mel frames.
@@ -194,24 +152,23 @@ class ASRModel(PreTrainedModel):
         """
         if (input_features is None) == (encoder_output is None) or labels is None:
             raise ValueError("expected labels, and either input_features or encoder_output")
-        if encoder_output is None:
+        if input_features is not None:
             if feature_lengths is None:
-                batch, _, frames = input_features.shape
-                feature_lengths = torch.full((batch,), frames)
+                feature_lengths = torch.full((len(input_features),), input_features.shape[2])
             with torch.no_grad():
                 encoder_output = self.encoder(input_features, feature_lengths)
             encoder_lengths = feature_lengths // 2
-        elif encoder_lengths is None:
-            batch, frames, _ = encoder_output.shape
-            encoder_lengths = torch.full((batch,), frames)
+        assert encoder_output is not None
+        if encoder_lengths is None:
+            encoder_lengths = torch.full((len(encoder_output),), encoder_output.shape[1])
         audio_embeddings = self.audio_projector(encoder_output)
         audio_lengths = encoder_lengths // self.config.audio_downsample_rate
         logits = self.decoder.text_logits(audio_embeddings, audio_lengths, labels)
-        return ASROutput(loss=token_loss(logits, labels, "mean"), logits=logits)
+        return CausalLMOutput(loss=token_loss(logits, labels, "mean"), logits=logits)
 
     def _write(self, waveforms: Sequence[Tensor], **options) -> Iterator[Tensor]:
         """The next token (B,) of each clip, until all are finished."""
-        padded, lengths = pad_batch(waveforms, self.config.samples_per_embedding)
+        padded, lengths = pad_batch(list(waveforms), self.config.samples_per_embedding)
         with torch.no_grad():
             encoder_output, lengths = self.encode_batch(padded, lengths)
             audio_embeddings = self.audio_projector(encoder_output)
@@ -304,27 +261,22 @@ class ASRModel(PreTrainedModel):
             push_to_hub: upload afterwards; see `push_to_hub`, which takes the other arguments.
         """
         directory = Path(save_directory)
-        directory.mkdir(parents=True, exist_ok=True)
         self.config.architectures = [type(self).__name__]
         self.config.save_pretrained(directory)
         self.processor.save_pretrained(directory)
-        state = self.audio_projector.state_dict()
-        tensors = {f"audio_projector.{key}": value.contiguous() for key, value in state.items()}
-        save_file(tensors, directory / WEIGHTS, metadata={"format": "pt"})
+        self.audio_projector.save(directory / WEIGHTS)
         if push_to_hub:
             self.push_to_hub(hub.pop("repo_id", directory.name), **hub)
 
     def push_to_hub(self, repo_id: str, **hub):
         """Upload the checkpoint. Refused while it names a frozen model that only this disk has."""
         for part in (self.config.encoder, self.config.decoder):
-            if not part.startswith(BUNDLED) and (
-                Path(part).exists() or not OWNER_AND_NAME.fullmatch(part)
-            ):
+            if not others_can_load(part):
                 raise ValueError(
                     f"this checkpoint names the local directory {part!r}, which nobody else has; "
                     "expected a hub id: reload it with encoder= or decoder= set to the hub id"
                 )
-        return super().push_to_hub(repo_id, **hub)
+        return super().push_to_hub(repo_id, **hub)  # type: ignore[arg-type]
 
     @classmethod
     def from_pretrained(
@@ -366,7 +318,7 @@ class ASRModel(PreTrainedModel):
         else:  # the Auto classes bring one, without the folder that it was read from
             config.name_or_path = resolve_checkpoint(name, **hub)
         choice = choose_device(str(device), str(dtype).removeprefix("torch."))
-        return cls(config, choice.dtype).to(choice.device)
+        return cls(config, choice.dtype).to(choice.device)  # type: ignore[arg-type]
 
 
 AutoConfig.register(ASRConfig.model_type, ASRConfig, exist_ok=True)

@@ -7,6 +7,7 @@ not know for a CTC model, and decodes files with FFmpeg.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -56,7 +57,7 @@ class ASRProcessor(ProcessorMixin):
             `input_features` (B, M, F), `feature_lengths` (B,) in mel frames, and with text
             `labels` (B, L).
         """
-        batch = {}
+        batch: dict[str, Tensor] = {}
         if audio is None and text is None:
             raise ValueError("neither audio nor text came; expected at least one of them")
         if audio is not None:
@@ -73,7 +74,7 @@ class ASRProcessor(ProcessorMixin):
     def features(self, waveforms: Sequence[Tensor], device: torch.device | str = "cpu") -> dict:
         """Log-mel of clips (S,) at 16 kHz: `input_features` (B, M, F), `feature_lengths` (B,)."""
         multiple = SAMPLES_PER_ENCODER_FRAME * self.audio_downsample_rate
-        padded, lengths = pad_batch(waveforms, multiple)
+        padded, lengths = pad_batch(list(waveforms), multiple)
         padded, lengths = padded.to(device), lengths.to(device)
         mel = log_mel(padded, self.num_mel_bins, lengths)
         return {"input_features": mel, "feature_lengths": lengths // HOP_LENGTH}
@@ -105,10 +106,9 @@ class ASRPipeline(Pipeline):
     Takes whatever `load_audio` takes, of any length, and returns `{"text": ...}`.
     """
 
-    _load_processor = False
-    _load_image_processor = False
-    _load_feature_extractor = False
-    _load_tokenizer = False
+    model: Any  # an ASRModel, whose module needs this one
+    _load_processor = _load_image_processor = False  # type: ignore[assignment]
+    _load_feature_extractor = _load_tokenizer = False  # type: ignore[assignment]
 
     def _sanitize_parameters(self, max_new_tokens: int | None = None, sampling_rate=None):
         forward = {} if max_new_tokens is None else {"max_new_tokens": max_new_tokens}

@@ -11,10 +11,17 @@ its loudness is left to chance: far too quiet, and the frozen decoder passes har
 back; far too loud, and it drowns what stands beside it. Notebook 03 measures how far that is.
 """
 
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from tiny_asr.config import ASRConfig
+from tiny_asr.hub import seeded
 from tiny_asr.shapes import stage
+
+PREFIX = "audio_projector."  # of its weights' names in a checkpoint
 
 
 @stage("stacked_frames")
@@ -53,6 +60,34 @@ class AudioProjector(nn.Module):
             nn.RMSNorm(config.llm_dim, eps=1e-6) if config.projector_output_norm else nn.Identity()
         )
         self.output_norm = norm
+
+    @classmethod
+    def fresh(cls, config: ASRConfig, seed: int, token_embeddings: Tensor) -> "AudioProjector":
+        """One with random weights that depend on `seed` alone, as loud as the tokens."""
+        with seeded(seed):
+            projector = cls(config)
+        projector.set_output_scale(token_embeddings)
+        return projector
+
+    def save(self, file: Path) -> None:
+        """Write the weights, by their names in a whole recogniser."""
+        tensors = {PREFIX + key: value.contiguous() for key, value in self.state_dict().items()}
+        save_file(tensors, file, metadata={"format": "pt"})
+
+    def load(self, file: Path) -> None:
+        """Read what `save` wrote. Raises ValueError if it is damaged, or of another shape."""
+        try:
+            state = load_file(file)
+        except (OSError, SafetensorError) as error:
+            raise ValueError(f"{file} is damaged ({error}); copy or save it again") from error
+        came = {key: tuple(value.shape) for key, value in state.items()}
+        expected = {PREFIX + key: tuple(v.shape) for key, v in self.state_dict().items()}
+        if came != expected:
+            raise ValueError(
+                f"{file} does not fit this model: it holds {came}, expected {expected}; was it "
+                "trained with another encoder, decoder or projector shape?"
+            )
+        self.load_state_dict({key.removeprefix(PREFIX): value for key, value in state.items()})
 
     def set_output_scale(self, token_embeddings: Tensor) -> None:
         """Make the output as loud as the decoder's token embeddings (N, llm_dim) are on average."""

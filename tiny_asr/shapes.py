@@ -20,7 +20,6 @@ from torch import Tensor
 # The clock: how samples, mel frames and encoder frames follow from one another.
 SAMPLE_RATE = 16_000  # samples a second; holds frequencies up to half of it, 8 kHz
 HOP_LENGTH = 160  # 10 ms from one mel frame to the next
-MEL_FRAMES_PER_SECOND = SAMPLE_RATE // HOP_LENGTH  # 100
 SAMPLES_PER_ENCODER_FRAME = 2 * HOP_LENGTH  # 20 ms: the encoder's second convolution has stride 2
 ENCODER_FRAMES_PER_SECOND = SAMPLE_RATE // SAMPLES_PER_ENCODER_FRAME
 MAX_SECONDS = 30  # the encoder has position embeddings for this much and no more

@@ -13,8 +13,8 @@ from fixtures_models import noise, talkative
 
 from tiny_asr import ASRModel, load_audio, sample_clip
 from tiny_asr.demo import follow as demo
+from tiny_asr.figures.trace import trace_clip
 from tiny_asr.shapes import CONTRACT
-from tiny_asr.trace import trace_clip
 
 
 @pytest.fixture(scope="module")

@@ -95,9 +95,9 @@ def trace(
     """Follow one clip through every stage, with pictures; without FILE, the bundled sentence."""
     from tiny_asr.audio import load_audio
     from tiny_asr.figures import plots
+    from tiny_asr.figures.trace import trace_clip
     from tiny_asr.hub import sample_clip
     from tiny_asr.shapes import SAMPLE_RATE, SAMPLES_PER_ENCODER_FRAME
-    from tiny_asr.trace import trace_clip
 
     import_module("tiny_asr.model")  # now, so that the seconds below are work alone
     start = time.perf_counter()
@@ -232,7 +232,7 @@ def _describe(config, choice) -> dict:
 
     sources = {"encoder": config.encoder, "decoder": config.decoder}
     weights = {part: _weights(resolve_source(name)) for part, name in sources.items()}
-    weights["projector"] = "untrained" if config.fresh_projector else _weights(config.name_or_path)
+    weights["projector"] = "trained" if config.projector_weights else "untrained"
     numbers = parameters(config)
     return {
         "parts": {

@@ -21,8 +21,8 @@ from torch import Tensor
 from tiny_asr.audio import load_audio
 from tiny_asr.figures.plots import draw_panels
 from tiny_asr.figures.style import AUDIO, CSS_DPI, MARK, PROMPT, WIDTH, Picture, drawn, png
+from tiny_asr.figures.trace import Trace
 from tiny_asr.shapes import SAMPLE_RATE, SAMPLES_PER_ENCODER_FRAME
-from tiny_asr.trace import Trace
 
 RATES = range(1, 11)
 

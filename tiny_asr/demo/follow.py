@@ -17,9 +17,9 @@ from tiny_asr.course.explorers import picture_html
 from tiny_asr.course.recorder import require_sound
 from tiny_asr.figures import plots
 from tiny_asr.figures.tables import Table
+from tiny_asr.figures.trace import Trace, trace_clip
 from tiny_asr.hub import data_dir, sample_clip
 from tiny_asr.shapes import CONTRACT, SAMPLE_RATE, SAMPLES_PER_ENCODER_FRAME, record
-from tiny_asr.trace import Trace, trace_clip
 
 VOICES = ("flite/awb", "flite/kal16", "flite/rms")  # a sentence of each, where the speech data is
 READY = "Record a sentence and stop when it is said, or upload a file, or choose a clip."

@@ -16,7 +16,7 @@ from tiny_asr.kv_cache import KVCache
 MOST_VARIANTS = 64  # of one layer's code: with and without gradients, positions, a cache, ...
 # Makes the products of one row itself, and tries their kernels in many shapes: they read the
 # weights faster than the library's, but to try takes minutes for all the other code.
-TUNED = {"coordinate_descent_tuning": True}
+TUNED: dict[str, str | int | bool | Callable] = {"coordinate_descent_tuning": True}
 
 
 def compile_layers(model) -> None:

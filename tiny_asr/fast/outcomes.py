@@ -27,7 +27,7 @@ class Outcome(NamedTuple):
 class Outcomes:
     """The steps on their way: what was added comes out in the same order."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._waiting: deque[tuple] = deque()
 
     def add(self, summed_loss: Tensor, norm: Tensor, tokens: int, rate: float) -> None:
@@ -48,4 +48,5 @@ class Outcomes:
                     return
                 event.synchronize()
             self._waiting.popleft()
-            yield Outcome(*values.tolist(), tokens, rate)
+            summed_loss, norm = values.tolist()
+            yield Outcome(summed_loss, norm, tokens, rate)

@@ -6,6 +6,7 @@ encoder's layers and unpacked behind them, and no layer computes anything for th
 """
 
 import inspect
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,11 +18,12 @@ from tiny_asr.device import send
 
 try:
     from torch.nn.attention.varlen import varlen_attn
+
+    AVAILABLE = "scale" in inspect.signature(varlen_attn).parameters
 except ImportError:  # before torch 2.10
-    varlen_attn = None
+    AVAILABLE = False
 
 PACKED = "packed_clips"  # the name of the attention below
-AVAILABLE = varlen_attn is not None and "scale" in inspect.signature(varlen_attn).parameters
 
 
 class Packing:
@@ -68,12 +70,13 @@ def packed_attention(
         starts: where each clip begins (B + 1,) int32, and the end of the last one.
         longest: positions of the longest clip.
     """
-    if starts is None:
+    if starts is None or longest is None:
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, **options
         )
+    attend: Any = varlen_attn
     rows = (states[0].transpose(0, 1) for states in (query, key, value))  # (N, heads, head_dim)
-    return varlen_attn(*rows, starts, starts, longest, longest, scale=scaling)[None], None
+    return attend(*rows, starts, starts, longest, longest, scale=scaling)[None], None
 
 
 AttentionInterface.register(PACKED, packed_attention)

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from transformers import PreTrainedModel
 
 from tiny_asr.kv_cache import KVCache
 
@@ -23,7 +22,7 @@ class ReadyCaches:
         self.ready: list[tuple[tuple, KVCache]] = []  # the longest unused first
 
     @contextmanager
-    def lease(self, language_model: PreTrainedModel, rows: int, columns: int) -> Iterator[KVCache]:
+    def lease(self, language_model, rows: int, columns: int) -> Iterator[KVCache]:
         """A cache for at least so many columns that is nobody else's until the block ends."""
         columns = whole_columns(columns)
         table = language_model.get_input_embeddings().weight
@@ -45,7 +44,7 @@ def whole_columns(columns: int) -> int:
 
 
 @torch.no_grad()
-def numbers_per_position(language_model: PreTrainedModel) -> int:
+def numbers_per_position(language_model) -> int:
     """How many numbers a cache keeps of one position of one row; one on torch's meta device may be
     asked as well."""
     cache = KVCache(language_model, 1, 1)

@@ -26,7 +26,7 @@ from tiny_asr.figures.style import (
     seen,
     sizes_of,
 )
-from tiny_asr.trace import Trace
+from tiny_asr.figures.trace import Trace
 
 
 def sheet() -> tuple[Picture, Axes]:

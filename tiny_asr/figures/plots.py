@@ -37,9 +37,9 @@ from tiny_asr.figures.style import (
     show,
     title_of,
 )
+from tiny_asr.figures.trace import Trace
 from tiny_asr.hub import BUNDLED
 from tiny_asr.shapes import SAMPLE_RATE
-from tiny_asr.trace import Trace
 
 __all__ = [
     "decoder_input",

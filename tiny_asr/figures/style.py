@@ -17,8 +17,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
+from tiny_asr.figures.trace import Trace
 from tiny_asr.shapes import SAMPLE_RATE
-from tiny_asr.trace import Trace
 
 # Okabe and Ito's colours stay apart for colour-blind readers; black text reads on the last four.
 SOUND, MARK, MEL = "#0072B2", "#D55E00", "#CC79A7"
