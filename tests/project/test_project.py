@@ -222,7 +222,9 @@ def test_a_wheel_in_an_empty_folder_transcribes_without_network(tmp_path):
     build = ["wheel", str(REPOSITORY), "--no-deps", "--no-build-isolation", "-w", str(wheels)]
     check(run(pip + build, elsewhere))
     (wheel,) = wheels.iterdir()
-    folders = {name.split("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
+    names = zipfile.ZipFile(wheel).namelist()
+    assert "tiny_asr/py.typed" in names  # so that a type checker believes the annotations
+    folders = {name.split("/")[0] for name in names}
     assert folders == {"tiny_asr", f"tiny_asr-{tiny_asr.__version__}.dist-info"}
     check(run([*pip, "install", "--no-deps", "--target", str(target), str(wheel)], elsewhere))
 

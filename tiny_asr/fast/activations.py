@@ -95,7 +95,8 @@ def make_it_fit(model, batch_seconds: float) -> str:
     need = kept_bytes_per_second(model) * batch_seconds + ready_bytes_between_steps(model)
     free = free_bytes(model.device)
     line = (
-        f"memory: a step of {batch_seconds:g} s keeps {need / 2**30:.1f} GiB of {free / 2**30:.0f}"
+        f"memory: a step of {batch_seconds:g} s and caches keep {need / 2**30:.1f} GiB of "
+        f"{free / 2**30:.0f}"
     )
     if need < SPARE * free:
         return line
