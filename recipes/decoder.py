@@ -14,8 +14,6 @@ SmolLM3. It never hears sound, and never sees an audio embedding.
 """
 
 import argparse
-import csv
-import math
 import time
 from pathlib import Path
 
@@ -25,7 +23,7 @@ from torch.nn import functional as F
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from recipes.notes import Words, make_notes
-from recipes.steps import save_half, set_learning_rate, share_done
+from recipes.steps import fit, save_half
 from recipes.text import CHECKOUT, SHARED, WORK
 from tiny_asr.prompt import default_prompt, split_prompt
 
@@ -35,7 +33,7 @@ PLAIN_LENGTH = 256
 BUCKETS = ((1, 3, 28), (3, 6, 48), (6, 10, 76), (10, 16, 112), (16, 26, 176), (26, 45, 288))
 PLAIN_EVERY = 4  # steps
 WARMUP = 200  # steps
-BETAS, WEIGHT_DECAY, CLIP = (0.9, 0.95), 0.05, 1.0
+BETAS, WEIGHT_DECAY = (0.9, 0.95), 0.05
 COLUMNS = ("step", "positions", "seconds", "plain", "dictation", "val_plain", "val_dictation")
 
 
@@ -108,10 +106,9 @@ def main() -> None:
     parser.add_argument("--text", type=Path, default=WORK / "text", help="what text.py wrote")
     parser.add_argument("--cmudict", type=Path, default=SHARED / "text" / "cmudict.dict.xz")
     parser.add_argument("--out", type=Path, help="where weights and log go (--model)")
-    parser.add_argument("--steps", type=int, default=10_000)
+    parser.add_argument("--steps", type=int, default=9035)
     parser.add_argument("--tokens", type=int, default=TOKENS, help="positions in a step")
     parser.add_argument("--limit", type=int, help="lines of text, to try the program out")
-    parser.add_argument("--minutes", type=float, default=math.inf, help="stop then at the latest")
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--log-every", type=int, default=250)
     parser.add_argument("--no-compile", action="store_true")
@@ -156,39 +153,30 @@ def main() -> None:
             bucket = BUCKETS[step % len(BUCKETS)]
             return "dictation", dictation.loss(text, bucket, a.tokens, generator)
 
-    began, recent = time.time(), {"plain": [], "dictation": []}
-    with open(out / "log.csv", "w", newline="") as file:
-        log = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        log.writeheader()
-        for step in range(a.steps):
-            kind, loss = losses(words.texts["train"], step, generator)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
-            done = share_done(step, a.steps, began, a.minutes)
-            set_learning_rate(optimizer, a.learning_rate, step, WARMUP, done)
-            optimizer.step()
-            optimizer.zero_grad()
-            recent[kind].append(loss.detach())
-            if (step + 1) % a.log_every and done < 1:
-                continue
-            fixed = torch.Generator(device).manual_seed(1)
-            with torch.no_grad():
-                held = [losses(words.texts["heldout"], s, fixed) for s in range(12)]
-            row = {"step": step + 1, "positions": (step + 1) * a.tokens}
-            row["seconds"] = round(time.time() - began, 1)
-            for name in recent:
-                values = [value for kind, value in held if kind == name]
-                row[f"val_{name}"] = round(torch.stack(values).mean().item(), 4)
-                if recent[name]:
-                    row[name] = round(torch.stack(recent[name]).mean().item(), 4)
-            log.writerow(row)
-            file.flush()
-            print("  ".join(f"{k} {v}" for k, v in row.items()), flush=True)
-            recent = {"plain": [], "dictation": []}
-            if (step + 1) % (8 * a.log_every) == 0 or done >= 1:
-                save(model, out)
-            if done >= 1:
-                break
+    done = 0
+
+    def step(number: int) -> tuple[Tensor, dict[str, Tensor]]:
+        nonlocal done
+        done = number + 1
+        kind, loss = losses(words.texts["train"], number, generator)
+        return loss, {kind: loss}
+
+    @torch.no_grad()
+    def measure() -> dict[str, float]:
+        """Both losses on the five books, on the same batches each time."""
+        fixed = torch.Generator(device).manual_seed(1)
+        held = [losses(words.texts["heldout"], number, fixed) for number in range(12)]
+        found = {"positions": done * a.tokens}
+        for name in ("plain", "dictation"):
+            values = [value for kind, value in held if kind == name]
+            found[f"val_{name}"] = round(torch.stack(values).mean().item(), 4)
+        return found
+
+    fit(
+        step, measure, lambda: save(model, out), optimizer=optimizer, steps=a.steps,
+        learning_rate=a.learning_rate, warmup=WARMUP, log=out / "log.csv", columns=COLUMNS,
+        log_every=a.log_every, save_every=8,
+    )  # fmt: skip
     print(f"saved {out}", flush=True)
 
 

@@ -23,7 +23,6 @@ batch at once, on waveforms, on the power spectrum, on the mel.
 """
 
 import argparse
-import csv
 import io
 import math
 import time
@@ -43,7 +42,7 @@ from torch.nn import functional as F
 from transformers import AutoConfig, AutoTokenizer
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from recipes.steps import save_half, set_learning_rate, share_done
+from recipes.steps import fit, save_half
 from recipes.text import CHECKOUT, SHARED, WORK
 from tiny_asr.audio import N_FFT, _spectrogram_and_filters
 from tiny_asr.data.dataset import load_data
@@ -399,6 +398,7 @@ def main() -> None:
     parser.add_argument("--teacher", default=str(SHARED / "weights" / "whisper-tiny.en"))
     add_sound_arguments(parser)
     parser.add_argument("--out", type=Path, help="where weights and log go (--model)")
+    parser.add_argument("--keep", action="store_true", help="copy the weights into --model, too")
     parser.add_argument("--init", type=Path, help="model.safetensors of an earlier run")
     parser.add_argument(
         "--transcribe", help="a pair (tiny) whose decoder writes down what the encoder hears"
@@ -409,7 +409,6 @@ def main() -> None:
         )
     parser.add_argument("--steps", type=int, default=6000)
     parser.add_argument("--batch-seconds", type=float, default=1000.0)
-    parser.add_argument("--minutes", type=float, default=math.inf, help="stop then at the latest")
     parser.add_argument("--learning-rate", type=float, default=1.5e-3)
     parser.add_argument("--warmup", type=int, default=150, help="steps")
     parser.add_argument(
@@ -465,6 +464,7 @@ def main() -> None:
         with torch.no_grad(), precision:
             return teacher(sound.teacher, 2 * sound.encoder_frames).float()
 
+    heard_so_far = {"clips": 0, "hours": 0.0}
     mean, scale = standardise(teach, listening, [real, made], rng)
 
     def measure() -> dict[str, float]:
@@ -485,62 +485,49 @@ def main() -> None:
                 ids = path[row, : int(sound.encoder_frames[row])].unique_consecutive()
                 heard.append(normalise(tokenizer.decode(ids[ids != blank])))
                 said.append(normalise(dev.texts[clip]))
-        found = {"wer_dev": round(jiwer.wer(said, heard), 4)}
+        found = {"clips": heard_so_far["clips"], "hours": round(heard_so_far["hours"], 1)}
+        found["wer_dev"] = round(jiwer.wer(said, heard), 4)
         return found | ({"transcription_dev": round(float(np.mean(written)), 4)} if pair else {})
 
     chosen = WEIGHTS | {"distillation": a.distillation, "transcription": a.transcription}
-    began, recent, seen, heard_seconds = time.time(), {k: [] for k in WEIGHTS}, 0, 0.0
-    done = 0.0
-    with open(out / "log.csv", "w", newline="") as file:
-        log = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        log.writeheader()
-        for step in range(a.steps):
-            source = sources.draw(rng)
-            rows, *waveforms = source.batch(a.batch_seconds, rng)
-            seen += len(rows)
-            heard_seconds += float(source.lengths[rows].sum()) / SAMPLE_RATE
-            sound = listening(*waveforms, True)
-            goal = (teach(sound) - mean) / scale
-            student.encoder.whisper.train()
+
+    def step(number: int) -> tuple[Tensor, dict[str, Tensor]]:
+        source = sources.draw(rng)
+        rows, *waveforms = source.batch(a.batch_seconds, rng)
+        heard_so_far["clips"] += len(rows)
+        heard_so_far["hours"] += float(source.lengths[rows].sum()) / SAMPLE_RATE / 3600
+        sound = listening(*waveforms, True)
+        goal = (teach(sound) - mean) / scale
+        student.encoder.whisper.train()
+        with precision:
+            apart = a.init is not None and number < a.settling
+            guess, pieces, letters, hidden = student(sound, apart)
+        frames = sound.encoder_frames
+        losses = {"distillation": distillation_loss(guess, goal, frames)}
+        if source in (real, made):
+            losses["ctc"] = ctc_loss(pieces, frames, [source.pieces[r] for r in rows], blank)
+            spelt = [source.letters[r] for r in rows]
+            losses["letters"] = ctc_loss(letters, frames, spelt, 0)
+        if pair and source is not silent:  # where nobody speaks: the end token, at once
             with precision:
-                apart = a.init is not None and step < a.settling
-                guess, pieces, letters, hidden = student(sound, apart)
-            frames = sound.encoder_frames
-            losses = {"distillation": distillation_loss(guess, goal, frames)}
-            if source in (real, made):
-                losses["ctc"] = ctc_loss(pieces, frames, [source.pieces[r] for r in rows], blank)
-                spelt = [source.letters[r] for r in rows]
-                losses["letters"] = ctc_loss(letters, frames, spelt, 0)
-            if pair and source is not silent:  # where nobody speaks: the end token, at once
-                with precision:
-                    texts = [source.texts[r] for r in rows]
-                    losses["transcription"] = student.transcription_loss(hidden, frames, texts)
-            # CTC joins over the first tenth: at first it is so large that nothing else is learnt.
-            weights = chosen | {n: chosen[n] * min(1.0, 10 * done) for n in ("ctc", "letters")}
-            sum(weights[name] * loss for name, loss in losses.items()).backward()
-            torch.nn.utils.clip_grad_norm_(trained, 1.0)
-            done = share_done(step, a.steps, began, a.minutes)
-            set_learning_rate(optimizer, a.learning_rate, step, a.warmup, done)
-            optimizer.step()
-            optimizer.zero_grad()
-            for name, loss in losses.items():
-                recent[name].append(loss.detach())
-            if (step + 1) % a.log_every and done < 1:
-                continue
-            row = {"step": step + 1, "clips": seen, "hours": round(heard_seconds / 3600, 1)}
-            row["seconds"] = round(time.time() - began, 1)
-            row |= {n: round(torch.stack(v).mean().item(), 4) for n, v in recent.items() if v}
-            row |= measure()
-            log.writerow(row)
-            file.flush()
-            print("  ".join(f"{k} {v}" for k, v in row.items()), flush=True)
-            recent = {k: [] for k in WEIGHTS}
-            if (step + 1) % (4 * a.log_every) == 0 or done >= 1:
-                save(student, out)
-                if pair:
-                    pair.save_pretrained(out / "pair")
-            if done >= 1:
-                break
+                texts = [source.texts[r] for r in rows]
+                losses["transcription"] = student.transcription_loss(hidden, frames, texts)
+        # CTC joins over the first tenth: at first it is so large that nothing else is learnt.
+        joins = min(1.0, 10 * number / a.steps)
+        weights = chosen | {name: chosen[name] * joins for name in ("ctc", "letters")}
+        return sum(weights[name] * loss for name, loss in losses.items()), losses
+
+    def keep() -> None:
+        save(student, out)
+        if pair:
+            pair.save_pretrained(out / "pair")
+
+    fit(
+        step, measure, keep, optimizer=optimizer, steps=a.steps, learning_rate=a.learning_rate,
+        warmup=a.warmup, log=out / "log.csv", columns=COLUMNS, log_every=a.log_every,
+    )  # fmt: skip
+    if a.keep:
+        save(student, a.model)
     print(f"saved {out}", flush=True)
 
 

@@ -10,8 +10,6 @@ alike, where a cache holds two versions; the few hours of real speech are else l
 """
 
 import argparse
-import csv
-import math
 import time
 from pathlib import Path
 
@@ -20,7 +18,7 @@ import torch
 from torch.nn import functional as F
 
 from recipes.encoder import SAMPLE_RATE, Listening, Sources, add_sound_arguments
-from recipes.steps import set_learning_rate, share_done
+from recipes.steps import fit
 from recipes.text import WORK
 from tiny_asr.model import ASRModel
 
@@ -33,7 +31,6 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=WORK / "first", help="(%(default)s)")
     add_sound_arguments(parser)
     parser.add_argument("--steps", type=int, default=40000)
-    parser.add_argument("--minutes", type=float, default=math.inf, help="stop then at the latest")
     parser.add_argument("--batch-seconds", type=float, default=800.0)
     parser.add_argument("--learning-rate", type=float, default=1.5e-3)
     parser.add_argument("--warmup", type=int, default=100, help="steps")
@@ -71,48 +68,34 @@ def main() -> None:
             lengths = sound.encoder_frames
             return pair(encoder_output=frames, encoder_lengths=lengths, labels=labels).loss
 
+    heard = {"clips": 0, "hours": 0.0}
+
+    def step(number: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        source = sources.silent
+        while source is sources.silent:  # nothing to write for it
+            source = sources.draw(rng)
+        rows, *waveforms = source.batch(a.batch_seconds, rng)
+        heard["clips"] += len(rows)
+        heard["hours"] += float(source.lengths[rows].sum()) / SAMPLE_RATE / 3600
+        loss = loss_of(listening(*waveforms, True), [source.texts[r] for r in rows], a.dropout)
+        return loss, {"loss": loss}
+
     @torch.no_grad()
-    def measure(dev) -> float:
+    def measure() -> dict[str, float]:
         """The loss on real speech of speakers never trained on."""
         losses = []
-        for rows, *waveforms in dev.in_order():
+        for rows, *waveforms in sources.dev.in_order():
             sound = listening(*waveforms, False)
-            losses += [loss_of(sound, [dev.texts[r] for r in rows], 0.0).item()] * len(rows)
-        return float(np.mean(losses))
+            texts = [sources.dev.texts[r] for r in rows]
+            losses += [loss_of(sound, texts, 0.0).item()] * len(rows)
+        found = {"clips": heard["clips"], "hours": round(heard["hours"], 1)}
+        return found | {"loss_dev": round(float(np.mean(losses)), 4)}
 
-    began, recent, clips, seconds, done = time.time(), [], 0, 0.0, 0.0
-    with open(a.out / "log.csv", "w", newline="") as file:
-        log = csv.writer(file, lineterminator="\n")
-        log.writerow(("step", "clips", "hours", "seconds", "loss", "loss_dev"))
-        for step in range(a.steps):
-            source = sources.silent
-            while source is sources.silent:  # nothing to write for it
-                source = sources.draw(rng)
-            rows, *waveforms = source.batch(a.batch_seconds, rng)
-            clips += len(rows)
-            seconds += float(source.lengths[rows].sum()) / SAMPLE_RATE
-            sound = listening(*waveforms, True)
-            loss = loss_of(sound, [source.texts[r] for r in rows], a.dropout)
-            loss.backward()
-            recent.append(loss.detach())
-            torch.nn.utils.clip_grad_norm_(weights, 1.0)
-            done = share_done(step, a.steps, began, a.minutes)
-            set_learning_rate(optimizer, a.learning_rate, step, a.warmup, done)
-            optimizer.step()
-            optimizer.zero_grad()
-            if (step + 1) % a.log_every and done < 1:
-                continue
-            row = {"step": step + 1, "clips": clips, "hours": round(seconds / 3600, 1)}
-            row["seconds"] = round(time.time() - began, 1)
-            row["loss"] = round(torch.stack(recent).mean().item(), 4)
-            row["loss_dev"] = round(measure(sources.dev), 4)
-            log.writerow(row.values())
-            file.flush()
-            print("  ".join(f"{name} {value}" for name, value in row.items()), flush=True)
-            recent = []
-            pair.save_pretrained(a.out / "pair")
-            if done >= 1:
-                break
+    fit(
+        step, measure, lambda: pair.save_pretrained(a.out / "pair"), optimizer=optimizer,
+        steps=a.steps, learning_rate=a.learning_rate, warmup=a.warmup, log=a.out / "log.csv",
+        columns=("step", "clips", "hours", "seconds", "loss", "loss_dev"), log_every=a.log_every,
+    )  # fmt: skip
     print(f"saved {a.out / 'pair'}", flush=True)
 
 

@@ -25,6 +25,12 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 WORK = CHECKOUT / "runs" / "prepare"
 SHARED = Path(os.environ.get("TINY_ASR_SHARED", CHECKOUT.parent / "shared"))
 
+
+def local_or_hub(folder: Path, hub_id: str) -> str:
+    """A public model: the local copy where there is one, else its hub id, which needs a network."""
+    return str(folder) if folder.is_dir() else hub_id
+
+
 HELD_OUT = {
     "ENG18652_Carroll": "Lewis Carroll, Alice's Adventures in Wonderland (1865)",
     "Stevenson_Treasure_1883": "Robert Louis Stevenson, Treasure Island (1883)",
