@@ -192,7 +192,7 @@ def run_ablation(name: str, settings: TrainingSettings, eval_limit: int = 20) ->
     except ValueError as error:  # ten steps in a row that were not finite
         print(f"{name}: {error}")
     decoder.prompt_before, decoder.prompt_after = prompt
-    wer = evaluate(trainer.model, trainer.data, limit=eval_limit).wer
+    wer = evaluate(trainer.model, trainer.data, limit=eval_limit).wer.value
     text = trainer.model.transcribe(trainer.data[0].load(), SAMPLE_RATE)
     return Outcome(read_log(out / "log.csv"), wer, text)
 

@@ -342,7 +342,7 @@ class Trainer:
         if self.accelerator.is_main_process:
             if evaluate_now and self.eval_data is not None:
                 limit = self.settings.eval_limit
-                row["wer"] = evaluate(self.model, self.eval_data, limit=limit).wer
+                row["wer"] = evaluate(self.model, self.eval_data, limit=limit).wer.value
                 wer = math.inf if row["wer"] is None else row["wer"]  # no word in any transcript
                 if state.best is None or wer < state.best:
                     state.best = wer
