@@ -28,11 +28,13 @@ COLUMNS = (
 
 def lines(name: str, result: Result, group: str | None) -> list[dict]:
     """A result as lines of the table: the whole of it, then one for each value of a group."""
-    whole = {column: getattr(result, column) for column in COLUMNS if hasattr(result, column)}
-    rows = [whole | {"data": name, "group": "all", "clips": result.utterances}]
-    for value, about in result.groups.get(group, {}).items():
-        kept = {column: about[column] for column in COLUMNS if column in about}
-        rows.append(kept | {"data": name, "group": value, "clips": about["utterances"]})
+    rows = []
+    for value, about in {"all": result, **result.groups.get(group, {})}.items():
+        kept = {column: field for column, field in vars(about).items() if column in COLUMNS}
+        for rate in ("wer", "empty"):
+            of = getattr(about, rate)
+            kept |= {rate: of.value, f"{rate}_low": of.low, f"{rate}_high": of.high}
+        rows.append(kept | {"data": name, "group": value, "clips": about.utterances})
     return [{k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()} for row in rows]
 
 
@@ -47,7 +49,7 @@ def main() -> None:
     torch.set_num_threads(2)
     model = ASRModel.from_pretrained(a.model, encoder=a.encoder)
     real, silent = SHARED / "speech" / "dev.parquet", WORK / "no-speech"
-    noise = [clip.load() for clip in noise_utterances(silent / "noise.parquet")]
+    noise = noise_utterances(silent / "noise.parquet").load_all()
 
     def real_speech():
         return load_data(real, limit=a.limit)

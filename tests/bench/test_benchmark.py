@@ -1,6 +1,7 @@
 """The benchmark's numbers are there and fit together; how large they are depends on the machine."""
 
 import json
+import re
 
 import pytest
 import soundfile
@@ -8,6 +9,7 @@ from fixtures_models import decoder_dir, encoder_dir, once
 
 from tiny_asr.bench.benchmark import measure, measure_gpus, write_mix
 from tiny_asr.bench.stages import describe
+from tiny_asr.cli.training import _speeds
 from tiny_asr.data.dataset import load_data
 
 POSITIVE = (
@@ -43,6 +45,13 @@ def test_every_number_is_there_and_goes_into_json():
     assert result["parameters"].keys() == {"encoder", "decoder", "audio_projector"}
     for name in ("share_outside_models_uncached", "share_outside_models_cached"):
         assert result[name] < 1
+
+
+def test_it_is_printed_as_a_table():
+    out = _speeds(small_measurement())
+    for label in ("machine", "training", "cache", "gain", "transcription", "outside models"):
+        assert re.search(rf"^{label} ", out, re.MULTILINE), label
+    assert "Amdahl" in out
 
 
 def test_the_numbers_fit_together():

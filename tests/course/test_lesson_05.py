@@ -129,7 +129,7 @@ def test_each_ablation_changes_the_run(tmp_path):
 def test_a_stale_optimiser_changes_no_weight(tmp_path):
     before = {}
 
-    class Noting(learning.Trainer):
+    class Noting(learning.StaleOptimizer):
         def train(self, resume=False):
             before.update({k: v.clone() for k, v in self.projector.state_dict().items()})
             return super().train(resume)

@@ -110,8 +110,8 @@ def test_letters_are_compared_inside_of_words_heard_as_similar_ones_only():
 def test_resampling_agrees_with_the_packages_intervals():
     ours, theirs = system(0.3), system(0.2, seed=1)
     low, high = judging.interval(judging.resampled(ours))
-    assert low == pytest.approx(100 * ours.wer_low, abs=1)
-    assert high == pytest.approx(100 * ours.wer_high, abs=1)
+    assert low == pytest.approx(100 * ours.wer.low, abs=1)
+    assert high == pytest.approx(100 * ours.wer.high, abs=1)
     gap = paired_bootstrap(ours, theirs)
     low, high = judging.interval(judging.resampled(ours, against=theirs))
     assert low == pytest.approx(100 * gap.low, abs=1)
@@ -149,7 +149,7 @@ def test_figures_say_in_words_what_they_show():
     words = f"drawn together: {low:+.1f} to {high:+.1f}"
     assert words in judging.pairing_picture(ours, theirs, ("a", "b")).alt
     alt = judging.noise_picture({"hiss": {20: theirs, 0: ours}}, theirs).alt
-    assert f"{100 * theirs.wer:.0f} at 20 dB, {100 * ours.wer:.0f} at 0 dB" in alt
+    assert f"{100 * theirs.wer.value:.0f} at 20 dB, {100 * ours.wer.value:.0f} at 0 dB" in alt
 
 
 # Noise and silence -------------------------------------------------------------------------------

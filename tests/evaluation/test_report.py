@@ -80,7 +80,7 @@ def ordinary() -> Result:
 def test_numbers_are_there_with_interval_and_normaliser(ordinary, tmp_path):
     page = Page(write_report(ordinary, tmp_path / "r.html", title="My run"))
     assert "My run" in page.text and "87.5 % WER" in page.text  # 7 errors in 8 words
-    assert f"{100 * ordinary.wer_low:.1f} to {100 * ordinary.wer_high:.1f} %" in page.text
+    assert f"{100 * ordinary.wer.low:.1f} to {100 * ordinary.wer.high:.1f} %" in page.text
     assert "whisper-english" in page.text
     assert "1 substitutions (12.5 %), 1 deletions (12.5 %), 5 insertions (62.5 %)" in page.text
     assert re.search(r"6\.8 x real time.*cpu, float32", page.text, re.DOTALL)  # 13.5 s in 2 s

@@ -12,10 +12,13 @@ import soundfile
 import torch
 from small_runs import encoded
 
+from recipes.measure import COLUMNS, lines
 from tiny_asr.data.augment import Augment
 from tiny_asr.data.dataset import SpeechData, Utterance
 from tiny_asr.evaluation.score import (
     NORMALIZER,
+    Group,
+    Rate,
     Result,
     Row,
     align,
@@ -57,39 +60,41 @@ def test_word_errors_by_hand():
     )
     assert (result.substitutions, result.deletions, result.insertions) == (1, 3, 2)
     assert (result.words, result.utterances) == (10, 4)
-    assert result.wer == pytest.approx(6 / 10)
+    assert result.wer.value == pytest.approx(6 / 10)
     assert result.rows_at_100 == pytest.approx(2 / 4)
     assert [(row.errors, row.words) for row in result.rows] == [(0, 3), (2, 4), (2, 1), (2, 2)]
     assert [row.rate for row in result.rows] == [0, 0.5, 2, 1]
 
 
 def test_rates_are_of_the_corpus_not_means_of_the_rows():
-    assert scored(("a b c d e f g h", "a b c d e f g h"), ("no", "yes")).wer == pytest.approx(1 / 9)
+    assert scored(("a b c d e f g h", "a b c d e f g h"), ("no", "yes")).wer.value == pytest.approx(
+        1 / 9
+    )
     assert scored(("cat sat", "car sat"), ("abc", "abc")).cer == pytest.approx(1 / 10)
 
 
 def test_words_heard_where_nobody_speaks_are_insertions():
     result = scored(("", "thanks for watching"), ("[noise]", ""), ("a b", "a b"))
     assert (result.insertions, result.words) == (3, 2)
-    assert result.wer == pytest.approx(3 / 2)
+    assert result.wer.value == pytest.approx(3 / 2)
     assert result.rows_at_100 == pytest.approx(1 / 3)
     assert [row.rate for row in result.rows] == [float("inf"), 0, 0]
 
 
 def test_rates_without_a_single_word_are_undefined_and_json_stays_valid():
     result = scored(("", "boo"), ("", ""))
-    assert (result.wer, result.wer_low, result.cer, result.wer_shuffled) == (None,) * 4
+    assert (result.wer.value, result.wer.low, result.cer, result.wer_shuffled) == (None,) * 4
     assert result.insertions == 1
     assert "NaN" not in result.to_json() and "Infinity" not in result.to_json()
 
 
 def test_empty_is_what_the_normaliser_leaves_nothing_of():
     result = scored(("", "[noise] Hmm."), ("a b", " "), ("c", "boo"), ("a", "a"))
-    assert result.empty == 2 / 4
-    assert (result.empty_low, result.empty_high) == wilson_interval(2, 4)
+    assert result.empty.value == 2 / 4
+    assert (result.empty.low, result.empty.high) == wilson_interval(2, 4)
     silent = scored(*[("", "")] * 200)
-    assert silent.empty == 1 and silent.empty_high == pytest.approx(1)
-    assert 0.975 < silent.empty_low < 0.985  # not 1: 200 clips can't show that it never invents
+    assert silent.empty.value == 1 and silent.empty.high == pytest.approx(1)
+    assert 0.975 < silent.empty.low < 0.985  # not 1: 200 clips can't show that it never invents
 
 
 def test_wilson_interval_against_published_values():
@@ -102,7 +107,7 @@ def test_wilson_interval_against_published_values():
 
 def test_one_utterance_has_no_interval():
     result = scored(("a b", "a c"))
-    assert (result.wer, result.wer_low, result.wer_high) == (0.5, None, None)
+    assert (result.wer.value, result.wer.low, result.wer.high) == (0.5, None, None)
 
 
 @pytest.mark.parametrize("rows", [[], [Row("a", "x", "x", 1.0), Row("a", "y", "y", 1.0)]])
@@ -116,22 +121,22 @@ def test_interval_is_deterministic_and_covers_the_truth():
     covered = 0
     for seed in range(40):
         result = system(0.2, clips=60, seed=seed, resamples=300)
-        assert result.wer_low < result.wer < result.wer_high
-        covered += result.wer_low <= 0.2 <= result.wer_high
+        assert result.wer.low < result.wer.value < result.wer.high
+        covered += result.wer.low <= 0.2 <= result.wer.high
     assert covered >= 34  # 95 % of 40 is 38; fewer than 34 has a chance of 1 %
 
 
 def test_interval_shrinks_with_the_square_root_of_the_clips():
     few, many = system(0.3, clips=100), system(0.3, clips=1600)
-    ratio = (few.wer_high - few.wer_low) / (many.wer_high - many.wer_low)
+    ratio = (few.wer.high - few.wer.low) / (many.wer.high - many.wer.low)
     assert 3 < ratio < 5.3
 
 
 def test_seed_and_resamples_change_the_interval_only():
     one = scored(*[("a b", "a c"), ("a", "a")] * 10)
     other = scored(*[("a b", "a c"), ("a", "a")] * 10, seed=5, resamples=200)
-    assert one.wer == other.wer
-    assert (one.wer_low, one.wer_high) != (other.wer_low, other.wer_high)
+    assert one.wer.value == other.wer.value
+    assert (one.wer.low, one.wer.high) != (other.wer.low, other.wer.high)
 
 
 def test_groups_and_lengths():
@@ -143,19 +148,18 @@ def test_groups_and_lengths():
     ]
     groups = score(rows, seconds_elapsed=None, device="cpu", dtype="float32").groups
     assert set(groups) == {"voice", "length"}
-    assert groups["voice"]["awb"]["wer"] == pytest.approx(1 / 4)
-    assert groups["voice"]["awb"]["utterances"] == 2
-    assert groups["voice"]["slt"] == {
-        "wer": 1.0, "wer_low": None, "wer_high": None, "words": 3, "utterances": 1, "empty": 1.0,
-    }  # fmt: skip
+    assert groups["voice"]["awb"].wer.value == pytest.approx(1 / 4)
+    assert groups["voice"]["awb"].utterances == 2
+    empty = Rate(1.0, *wilson_interval(1, 1))
+    assert groups["voice"]["slt"] == Group(Rate(1.0, None, None), empty, words=3, utterances=1)
     assert list(groups["length"]) == ["<2 s", "2-5 s", "5-10 s", "20+ s"]
-    assert sum(v["wer"] * v["words"] for v in groups["length"].values()) == 4
+    assert sum(group.wer.value * group.words for group in groups["length"].values()) == 4
 
 
 def test_paired_bootstrap_sees_a_better_system_and_its_mirror_image():
     good, bad = system(0.15, seed=1), system(0.3, seed=2)
     better, worse = paired_bootstrap(good, bad), paired_bootstrap(bad, good)
-    assert better.difference == pytest.approx(good.wer - bad.wer)
+    assert better.difference == pytest.approx(good.wer.value - bad.wer.value)
     assert better.high < 0 < worse.low
     assert (better.probability_better, worse.probability_better) == (1, 0)
     assert better.low == pytest.approx(-worse.high)
@@ -171,7 +175,7 @@ def test_pairing_finds_a_difference_that_separate_intervals_hide():
     texts = [(f"a b c d {i}", "" if i % 2 else f"a b c d {i}") for i in range(100)]
     fixed = [(r, "a" if i % 20 == 1 and not h else h) for i, (r, h) in enumerate(texts)]
     before, after = scored(*texts), scored(*fixed)
-    assert before.wer_low < after.wer < before.wer_high
+    assert before.wer.low < after.wer.value < before.wer.high
     assert paired_bootstrap(after, before).high <= 0
     assert paired_bootstrap(after, before).probability_better > 0.95
 
@@ -242,10 +246,30 @@ def test_json_round_trip(tmp_path):
     (tmp_path / "result.json").write_text(result.to_json())
     assert Result.from_json(tmp_path / "result.json") == result
     keys = (
-        "wer wer_low wer_high cer substitutions deletions insertions words utterances rows_at_100 "
+        "wer empty cer substitutions deletions insertions words utterances rows_at_100 "
         "rtfx device dtype normalizer groups"
     )
-    assert set(keys.split()) <= json.loads(result.to_json()).keys()
+    content = json.loads(result.to_json())
+    assert set(keys.split()) <= content.keys()
+    for measured in (content, content["groups"]["voice"]["awb"]):
+        assert [list(measured[rate]) for rate in ("wer", "empty")] == [["value", "low", "high"]] * 2
+
+
+def test_the_recipes_write_a_result_and_its_groups_as_lines_of_one_table():
+    result = scored(("a b", "a c"), ("c", ""), seconds=1.0)
+    whole, short = lines("real dev", result, "length")
+    assert (whole["data"], whole["group"], whole["clips"], whole["words"]) == (
+        "real dev",
+        "all",
+        2,
+        3,
+    )
+    assert whole["wer"] == round(2 / 3, 4) and whole["empty"] == 0.5
+    assert [whole[f"wer_{end}"] for end in ("low", "high")] == [
+        pytest.approx(end, abs=1e-4) for end in (result.wer.low, result.wer.high)
+    ]
+    assert whole.keys() <= set(COLUMNS) and whole["device"] == "cpu"
+    assert short == {k: v for k, v in whole.items() if k in short} | {"group": "<2 s"}
 
 
 @pytest.mark.parametrize(
@@ -322,7 +346,7 @@ class Deaf(Reader):
 def test_evaluate_puts_each_transcript_with_its_clip():
     model, calls = Reader(), []
     result = evaluate(model, clips(), batch_seconds=10.0, progress=lambda *now: calls.append(now))
-    assert result.wer == 0
+    assert result.wer.value == 0
     assert [row.id for row in result.rows] == [f"clip-{i}" for i in range(7)]
     assert result.rtfx > 0
     assert (result.device, result.dtype, result.batch_seconds) == ("cpu", "float32", 10.0)
@@ -349,22 +373,22 @@ def test_a_limit_of_nothing_is_refused():
 def test_an_unreadable_clip_costs_only_itself():
     result = evaluate(Reader(), clips(broken=2))
     assert result.dropped == {"no text": 2, "unreadable audio": 1}
-    assert "clip-2" not in [row.id for row in result.rows] and result.wer == 0
+    assert "clip-2" not in [row.id for row in result.rows] and result.wer.value == 0
 
 
 def test_shuffled_audio_ruins_a_recogniser_that_listens():
     right, shuffled = evaluate(Reader(), clips()), evaluate(Reader(), clips(), shuffled_audio=True)
-    assert right.wer == 0 and shuffled.wer > 0.9
+    assert right.wer.value == 0 and shuffled.wer.value > 0.9
     assert shuffled.shuffled_audio and not right.shuffled_audio
     assert all(row.reference != row.hypothesis for row in shuffled.rows)
     # the same control without a second run: the transcripts depend on nothing but the audio
-    assert right.wer_shuffled == pytest.approx(shuffled.wer)
+    assert right.wer_shuffled == pytest.approx(shuffled.wer.value)
 
 
 def test_shuffled_audio_means_nothing_to_a_recogniser_that_does_not_listen():
     result = evaluate(Deaf(), clips())
-    assert result.wer_shuffled == result.wer > 0.5
-    assert evaluate(Deaf(), clips(), shuffled_audio=True).wer == result.wer
+    assert result.wer_shuffled == result.wer.value > 0.5
+    assert evaluate(Deaf(), clips(), shuffled_audio=True).wer.value == result.wer.value
 
 
 def test_too_few_texts_to_shuffle():
@@ -431,7 +455,7 @@ def test_the_same_stretch_of_noise_at_every_ratio_and_in_any_batch():
 def test_a_result_says_what_noise_there_was():
     noise = [white(1.0, 9)]
     result = evaluate(Recorder(), spoken(), noise=noise, snr_db=10.0)
-    assert (result.noise_snr_db, result.empty, result.wer) == (10.0, 1, 1)
+    assert (result.noise_snr_db, result.empty.value, result.wer.value) == (10.0, 1, 1)
     assert evaluate(Recorder(), spoken(), noise=noise).noise_snr_db is None
 
 

@@ -7,7 +7,7 @@ import copy
 import inspect
 import math
 import sys
-from itertools import zip_longest
+from itertools import count, zip_longest
 from types import SimpleNamespace
 
 import pytest
@@ -98,6 +98,7 @@ def assert_same_step(model: ASRModel, other: ASRModel, *lengths: float) -> None:
 # Compiled layers ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_compiled_layers_train_and_write_as_plain_ones_do():
     model = fresh()
     compile_layers(model)
@@ -307,7 +308,12 @@ def test_a_random_pair_has_the_sizes_of_the_model_and_loads_from_its_folder(tmp_
 
 @on_a_gpu
 @pytest.mark.parametrize("compiled", [False, True])
-def test_a_gpu_writes_the_same_text_from_recorded_steps(compiled):
+def test_a_gpu_writes_the_same_text_from_recorded_steps(compiled, monkeypatch):
+    played = []
+    replay = torch.cuda.CUDAGraph.replay
+    monkeypatch.setattr(
+        torch.cuda.CUDAGraph, "replay", lambda graph: (played.append(graph), replay(graph))
+    )
     sound = load_audio(sample_clip())
     pieces = [sound, sound[:20_000], sound[10_000:]]
     expected = ASRModel.from_pretrained("tiny").transcribe(pieces, 16_000)
@@ -317,8 +323,7 @@ def test_a_gpu_writes_the_same_text_from_recorded_steps(compiled):
     for _ in range(3):  # recorded, then played again
         assert model.transcribe(pieces, 16_000) == expected
         assert "".join(model.stream(sound, 16_000)) == expected[0]
-    ready = model.decoder.ready_caches.ready
-    assert ready and all(cache.recorded for _, cache in ready)
+    assert len(played) > 10 * len(set(map(id, played))) > 0  # each is recorded once
 
 
 @on_a_gpu
@@ -337,34 +342,37 @@ def test_a_gpus_step_is_the_cpus(compiled):
 
 @on_a_gpu
 def test_a_training_step_never_waits_for_the_gpu(tmp_path):
-    trainer = Trainer(small_run(tmp_path / "run", device="cuda"), say=lambda line: None)
-    trainer._begin(False)
-    stream = trainer._stream()
-    batches = [[next(stream)] for _ in range(6)]
-    trainer._step(batches[0])  # takes memory
-    torch.cuda.set_sync_debug_mode("error")
+    never = dict.fromkeys(("log_every", "save_every", "eval_every"), 10**9)
+    run = small_run(tmp_path / "run", device="cuda", max_utterances=18, **never)
+    trainer, steps = Trainer(run, say=lambda line: None), []
+
+    def watch(*_) -> None:
+        steps.append("the first takes memory, the last one is logged and saved")
+        torch.cuda.set_sync_debug_mode("error" if 1 < len(steps) < 6 else "default")
+
+    trainer.projector.register_forward_hook(watch)
     try:
-        for batch in batches[1:]:
-            trainer._step(batch)
+        trainer.train()
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    assert len(list(trainer.outcomes.arrived(everything=True))) == 6
+    assert len(steps) == 6
 
 
 @on_a_gpu
 def test_a_step_that_is_not_finite_is_left_out_on_a_gpu(tmp_path):
-    trainer = Trainer(small_run(tmp_path / "run", device="cuda"), say=lambda line: None)
-    trainer._begin(False)
-    stream = trainer._stream()
-    trainer._step([next(stream)])
-    before = [weight.detach().clone() for weight in trainer.projector.parameters()]
-    hook = next(trainer.projector.parameters()).register_hook(lambda grad: grad * math.nan)
-    trainer._step([next(stream)])
-    hook.remove()
-    for weight, same in zip(trainer.projector.parameters(), before, strict=True):
-        assert torch.equal(weight, same)
-    trainer._step([next(stream)])
-    assert not torch.equal(next(trainer.projector.parameters()), before[0])
+    weights, step = [], count(1)
+
+    def remember(state, model) -> None:
+        weights.append([weight.detach().clone() for weight in model.audio_projector.parameters()])
+
+    run = small_run(tmp_path / "run", device="cuda", log_every=1, max_utterances=9)
+    trainer = Trainer(run, say=lambda line: None, on_log=remember)
+    spoil = {2: math.nan}
+    next(trainer.projector.parameters()).register_hook(lambda g: g * spoil.get(next(step), 1.0))
+    assert trainer.train().skipped == 1
+    first, second, third = weights
+    assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
+    assert not torch.equal(second[0], third[0])
 
 
 def test_sending_to_a_cpu_copies_nothing():

@@ -186,7 +186,13 @@ def test_make_says_what_to_do_when_python_is_too_old(workspace):
     assert not (workspace / ".venv").exists()
 
 
-@pytest.mark.parametrize("line", "".join(fenced("bash")).splitlines())
+SLOW = {"tiny-asr benchmark --utterances 4 --rounds 1": [pytest.mark.slow]}  # its own tests are not
+
+
+@pytest.mark.parametrize(
+    "line",
+    [pytest.param(x, marks=SLOW.get(x, [])) for x in "".join(fenced("bash")).splitlines()],
+)
 def test_readme_command(line, workspace):
     command = shlex.split(line)
     if command[0] == "make":

@@ -7,7 +7,6 @@ import json
 import re
 import shutil
 import zlib
-from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -19,19 +18,19 @@ from small_runs import SECONDS, clips, end, small_run, some_rows, start, write_r
 
 from tiny_asr import ASRConfig, ASRModel, load_audio
 from tiny_asr.data.dataset import load_data
-from tiny_asr.training.cache import CacheError, EncoderCache, build_cache, cache_key
+from tiny_asr.training.cache import CacheError, EncoderCache, build_cache, cache_keys
 from tiny_asr.training.settings import TrainingSettings
 
 
 @pytest.fixture
 def built(tmp_path) -> Path:
     """The folder of a complete cache of the clips, in `tmp_path / caches`."""
-    return build_cache(pair(), load_data(clips()), tmp_path / "caches", say=print).directory
+    return build(tmp_path / "caches")[0].directory
 
 
-def build(caches: Path, data=None) -> tuple[EncoderCache, str]:
-    said = []
-    cache = build_cache(pair(), data or load_data(clips()), caches, say=said.append)
+def build(caches: Path, data=None, say=None) -> tuple[EncoderCache, str]:
+    said, data = [], data or load_data(clips())
+    cache = build_cache(pair(), data, caches, *cache_keys(pair(), data), say=say or said.append)
     return cache, "\n".join(said)
 
 
@@ -62,7 +61,8 @@ def key_of(seed: int = 0, rate: int = 5, file: Path | None = None) -> str:
     """The key with an encoder of this seed, this downsample rate, these clips."""
     encoder = encoder_dir() if seed == 0 else write_whisper(folder(f"whisper-{seed}"), 80, seed)
     config = ASRConfig(encoder=encoder, decoder=decoder_dir(), audio_downsample_rate=rate)
-    return cache_key(ASRModel(config), load_data(file or clips()))
+    (key,) = cache_keys(ASRModel(config), load_data(file or clips()))
+    return key
 
 
 def test_the_key_depends_on_encoder_padding_and_audio_alone(tmp_path):
@@ -73,6 +73,40 @@ def test_the_key_depends_on_encoder_padding_and_audio_alone(tmp_path):
     rows[5]["audio"] = some_rows(seed=1)[5]["audio"]  # the id stays
     others = [key_of(seed=1), key_of(rate=4), key_of(file=write_rows(tmp_path / "a.parquet", rows))]
     assert len({key_of(), *others}) == 4
+
+
+def test_nothing_is_read_again_but_what_has_changed(tmp_path, monkeypatch):
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    for row in some_rows(3):
+        (folder / f"{row['id']}.flac").write_bytes(row["audio"])
+        (folder / f"{row['id']}.txt").write_text(row["text"])
+    first, _ = build(tmp_path / "caches", load_data(folder))
+    with monkeypatch.context() as patch:
+        for kind, method in ((Path, "read_bytes"), (EncoderCache, "__getitem__")):
+            patch.setattr(kind, method, lambda *_: pytest.fail("it was read again"))
+        again, said = build(tmp_path / "caches", load_data(folder))
+    assert again.directory == first.directory and said.startswith("cache: 3 clips in ")
+    place = folder / "clip-0-1.flac"
+    place.write_bytes(some_rows(2, seed=1)[1]["audio"])  # as long, and with the same name
+    other, said = build(tmp_path / "caches", load_data(folder))
+    assert other.directory != first.directory and "will take about" in said
+    assert torch.equal(other["clip-0-0"], first["clip-0-0"])
+    assert not torch.equal(other["clip-0-1"], first["clip-0-1"])
+
+
+def test_what_was_damaged_after_it_was_found_good_is_found_damaged(built):
+    EncoderCache(built).verify()
+    flip(built)
+    with pytest.raises(CacheError, match="are damaged"):
+        EncoderCache(built).verify()
+    shutil.copytree(built, built.parent / "copy", copy_function=shutil.copyfile)
+    with pytest.raises(CacheError, match="are damaged"):
+        EncoderCache(built.parent / "copy").verify()
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    return {name: (directory / name).read_bytes() for name in ("index.json", "encoder_output.bin")}
 
 
 def cut(directory: Path) -> None:
@@ -113,7 +147,7 @@ def swap_lengths(directory: Path) -> None:
     ],
 )
 def test_a_wrong_cache_is_found_and_made_again(built, damage, message):
-    whole = {path.name: path.read_bytes() for path in built.iterdir()}
+    whole = contents(built)
     damage(built)
     if "other models" not in message:
         with pytest.raises(CacheError, match=message):
@@ -121,7 +155,7 @@ def test_a_wrong_cache_is_found_and_made_again(built, damage, message):
     cache, said = build(built.parent)
     cache.verify()
     assert re.search(f"^cache: made again, because .*{message}", said)
-    assert {path.name: path.read_bytes() for path in built.iterdir()} == whole
+    assert contents(built) == whole
     assert [path.name for path in built.parent.iterdir()] == [built.name]
 
 
@@ -160,21 +194,26 @@ def test_its_size_is_said_before_anything_is_written(tmp_path):
         if "will take about" in line:
             sizes.append((line, list(tmp_path.rglob("*.bin"))))
 
-    build_cache(pair(), load_data(clips()), tmp_path / "caches", say=say)
+    build(tmp_path / "caches", say=say)
     ((line, written),) = sizes
     assert written == []
     assert "12 clips" in line
     assert "GB free" in line
 
 
-def test_a_cache_that_does_not_fit_the_disk_is_refused_before_anything_is_written(tmp_path):
-    free = shutil.disk_usage(tmp_path).free
-    if free > 200e9:
-        pytest.skip("the list of clips that would fill this disk is too long")
-    (clip,) = load_data(clips(), limit=1)
-    one = replace(clip, seconds=30.0)  # 30 s x 50 Hz x 48 x 4 bytes
-    with pytest.raises(ValueError, match=r"the cache needs about .* GB at .*choose another folder"):
-        build_cache(pair(), [one] * int(free / 288_000 + 10_000), tmp_path / "caches", say=len)
+def test_a_cache_that_does_not_fit_the_disk_is_refused_before_anything_is_written(
+    tmp_path, monkeypatch
+):
+    size = round(sum(clip.seconds for clip in load_data(clips())) * 50 * 48 * 4)
+    usage = shutil.disk_usage(tmp_path)
+    for free in (size - 1000, size + 1000):
+        monkeypatch.setattr(shutil, "disk_usage", lambda _, free=free: usage._replace(free=free))
+        if free > size:
+            build(tmp_path / "enough")
+            continue
+        expected = r"the cache needs about .* GB at .*choose another folder"
+        with pytest.raises(ValueError, match=expected):
+            build(tmp_path / "caches")
     assert list((tmp_path / "caches").iterdir()) == []
 
 

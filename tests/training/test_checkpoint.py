@@ -165,8 +165,15 @@ def test_a_folder_that_cannot_be_written_is_an_error_that_says_what_is_still_goo
         (folder / "config.json").write_text("new")
         raise OSError(28, "No space left on device")
 
+    def refuses(folder: Path) -> None:
+        raise ValueError("no such format")
+
     (tmp_path / "config.json").write_text("old")
     with pytest.raises(DiskError, match=r"No space left on device.*is the disk full"):
         save_model(tmp_path, breaks_off)
+    with pytest.raises(ZeroDivisionError):  # a bug is not taken for a full disk
+        save_model(tmp_path, lambda folder: 1 / 0)
+    with pytest.raises(ValueError, match="no such format"):
+        save_model(tmp_path, refuses)
     assert (tmp_path / "config.json").read_text() == "old"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoints", "config.json"]

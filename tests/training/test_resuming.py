@@ -1,5 +1,7 @@
 """Nothing is lost: a run that is stopped, killed, out of disk or spread out ends the same."""
 
+import math
+import os
 import random
 import signal
 import time
@@ -7,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from fixtures_models import decoder_dir
+from fixtures_models import decoder_dir, pair, talkative
 from safetensors.torch import load_file
 from small_runs import (
     Stop,
@@ -26,8 +28,11 @@ from small_runs import (
     write_rows,
 )
 
+from tiny_asr import ASRModel
+from tiny_asr.training.checkpoint import DiskError, save_model
 from tiny_asr.training.log import read_log
 from tiny_asr.training.settings import TrainingSettings
+from tiny_asr.training.trainer import Trainer
 
 HARDER = {
     "accumulation": 2,
@@ -110,6 +115,114 @@ def test_a_signal_saves_after_the_step_at_hand_and_then_ends_the_run(tmp_path, n
     assert_same(tmp_path / "stopped", whole_run())
 
 
+def test_a_crash_before_the_last_checkpoint_still_ends_with_the_last_model(tmp_path):
+    with pytest.raises(Stop):
+        train(small_run(tmp_path / "run"), on_log=crash_at(16))
+    train(small_run(tmp_path / "run"), resume=True)
+    assert_same(tmp_path / "run", whole_run())
+    ours, theirs = (load_file(out / "model.safetensors") for out in (tmp_path / "run", whole_run()))
+    assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
+
+
+def test_a_signal_that_comes_twice_at_once_is_one(tmp_path):
+    """A launcher passes on to its processes what the terminal has sent them already."""
+
+    def interrupt(state, model):
+        if state.step == 7:
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    lines = []
+    trainer = Trainer(small_run(tmp_path / "run"), say=lines.append, on_log=interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    assert lines[-1] == "stopped; a checkpoint of step 8 is saved: use --resume"
+    trainer.on_log = None
+    trainer.train(resume=True)  # as in a notebook, with the trainer still at hand
+    assert_same(whole_run(), tmp_path / "run")
+
+
+def test_a_second_signal_stops_at_once(tmp_path):
+    steps = []
+
+    def twice(gradient):
+        steps.append(1)
+        if len(steps) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(1.1)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    trainer = Trainer(small_run(tmp_path / "run", save_every=1), say=len)
+    trainer.projector.linear1.weight.register_hook(twice)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    assert checkpoints(tmp_path / "run") == ["latest", "step-1"]
+
+
+def test_a_float16_run_resumes_with_its_gradient_scale(tmp_path):
+    """An overflow halves the scale; a resumed run that forgot it would overflow again."""
+
+    def overflowing(run: TrainingSettings, on_log=None) -> Trainer:
+        trainer = Trainer(run, say=len, on_log=on_log)
+
+        def overflow(gradient):
+            return gradient * math.inf if trainer.scaler.get_scale() > 200 else gradient
+
+        trainer.projector.linear1.weight.register_hook(overflow)
+        return trainer
+
+    changes = {"dtype": "float16", "save_every": 3, "log_every": 3, "max_utterances": 36}
+    broken = small_run(tmp_path / "broken", **changes)
+    with pytest.raises(Stop):
+        overflowing(broken, crash_at(8)).train()
+    trainer = overflowing(broken)
+    trainer.train(resume=True)
+    assert trainer.scaler.get_scale() == 128 and trainer.state.skipped == 3
+    overflowing(small_run(tmp_path / "whole", **changes)).train()
+    assert_same(tmp_path / "whole", tmp_path / "broken")
+
+
+def test_a_full_disk_while_the_model_is_written_leaves_the_old_one(tmp_path):
+    resource = pytest.importorskip("resource")  # not there on Windows
+    pair().save_pretrained(tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, unlimited[1]))  # less than the tokenizer
+    try:
+        with pytest.raises(DiskError, match=r"cannot write .*; is the disk full\? .* and whole"):
+            save_model(tmp_path, talkative().save_pretrained)
+        with pytest.raises(DiskError, match="is the disk full"):
+            small_run(tmp_path, text_column="x" * 6000).save(tmp_path / "run.yaml")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert ASRModel.from_pretrained(tmp_path).untrained == ()
+
+
+def test_a_run_on_real_speech_with_the_real_encoder(tmp_path, shared):
+    changes = {
+        "encoder": shared / "weights" / "whisper-tiny.en",
+        "data": shared / "speech" / "train-two-voices.parquet",
+        "eval_data": shared / "speech" / "dev.parquet",
+        "cache": tmp_path / "cache",
+        "limit": 8,
+        "eval_limit": 2,
+        "batch_seconds": 40.0,
+        "max_utterances": 32,
+        "eval_every": 32,
+    }
+    train(small_run(tmp_path / "whole", **changes))
+    broken = small_run(tmp_path / "broken", **changes)
+    with pytest.raises(Stop):
+        train(broken, on_log=crash_at(4))
+    train(broken, resume=True)
+    assert_same(tmp_path / "whole", tmp_path / "broken")
+    losses = [row["loss"] for row in read_log(tmp_path / "broken" / "log.csv")]
+    assert losses[-1] < losses[0] - 0.3
+    model = ASRModel.from_pretrained(tmp_path / "broken")
+    assert model.untrained == () and model.config.encoder_dim == 384
+
+
 # In processes of their own -----------------------------------------------------------------------
 
 
@@ -171,6 +284,27 @@ def test_a_full_disk_is_an_error_that_keeps_the_last_good_checkpoint(tmp_path):
     assert all(torch.equal(before[name], after[name]) for name in before)
     train(settings, resume=True)
     assert_same(tmp_path / "full", whole_run())
+
+
+def test_sigterm_and_a_kill_within_the_saving(tmp_path):
+    """How a process ends: its status after SIGTERM, and kill -9 while a checkpoint is written."""
+    run = small_run(tmp_path / "run", save_every=1, log_every=1)
+    process = start(run)
+    read_until(process, "step ")
+    status, said = end(process, signal.SIGTERM)
+    assert status == 128 + signal.SIGTERM
+    assert said.splitlines()[-1].startswith("stopped; a checkpoint of step")
+
+    process = start(run, flags=("--resume",))
+    assert "resumed at step" in read_until(process, "resumed")
+    places = (tmp_path / "run", tmp_path / "run" / "checkpoints")
+    while not any(path.is_dir() for place in places for path in place.glob("*.partial")):
+        assert process.poll() is None, "the run ended and was never seen saving"
+    status, said = end(process, signal.SIGKILL)
+    assert status == -signal.SIGKILL
+    train(run, resume=True)
+    assert_same(tmp_path / "run", whole_run())
+    assert not list((tmp_path / "run").rglob("*.partial"))
 
 
 # `accelerate launch` starts torchrun where there are GPUs, and one process only on a CPU.

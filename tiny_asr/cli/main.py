@@ -32,6 +32,7 @@ from tiny_asr.cli.options import (
     Encoder,
     Json,
     Model,
+    check_target,
     error_line,
     load_model,
     memory_bytes,
@@ -102,13 +103,8 @@ def trace(
     import_module("tiny_asr.model")  # now, so that the seconds below are work alone
     start = time.perf_counter()
     waveform = load_audio(_source(file or str(sample_clip())))
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(
-            f"cannot make the folder '{out}' ({error.strerror}); expected one that can be written "
-            "to: choose another --out"
-        ) from error
+    check_target("--out", out, folder=True)
+    out.mkdir(parents=True, exist_ok=True)
     recogniser, choice = load_model(model, encoder, decoder, device, dtype)
     traced = trace_clip(recogniser, waveform, SAMPLE_RATE)
     frame = SAMPLES_PER_ENCODER_FRAME / SAMPLE_RATE
@@ -309,11 +305,20 @@ def main() -> None:
     _quieten()
     try:
         status = app(args=sys.argv[1:] or ["--help"], prog_name="tiny-asr", standalone_mode=False)
+        sys.stdout.flush()
     except UsageError as error:
         print(error_line(f"{error.format_message()} (see tiny-asr --help)"), file=sys.stderr)
         status = 2
     except ValueError as error:
+        if isinstance(error, UnicodeEncodeError):
+            error = f"{error.object!r} can't be used: its name is not UTF-8; rename it"
         print(error_line(error), file=sys.stderr)
+        status = 2
+    except OSError as error:
+        if error.filename is not None:  # a bug: what opens a file has to say what went wrong
+            raise
+        print(error_line(f"cannot print the result ({error.strerror})"), file=sys.stderr)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python tries once more
         status = 2
     except (KeyboardInterrupt, typer.Abort):
         status = 130

@@ -4,6 +4,8 @@ The same option means the same in every command because it is declared once, her
 libraries are imported inside the functions, so that help comes at once.
 """
 
+import os
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -28,6 +30,37 @@ AudioColumn = Annotated[str | None, typer.Option(help="where the sound is; audio
 TextColumn = Annotated[str | None, typer.Option(help="where the text is; text if not given")]
 Limit = Annotated[int | None, typer.Option(help="the first so many clips only")]
 BatchSeconds = Annotated[float | None, typer.Option(help="padded seconds of audio in a batch")]
+
+
+def check_target(option: str, path: Path | str | None, folder: bool = False) -> None:
+    """Refuse, before minutes of work, a place that nothing can be written to.
+
+    Args:
+        path: a file in a folder that is there; or a `folder`, which is made where it is not there.
+    """
+    if path is None:
+        return
+    path, problem = Path(path), ""
+    try:
+        os.fsencode(path).decode()
+        home = path if folder else path.parent
+        while folder and not home.exists() and home != home.parent:
+            home = home.parent
+        if "\0" in str(path):
+            problem = "its name holds a null character"
+        elif not home.is_dir():
+            problem = f"{home} is a file" if home.exists() else f"there is no folder {home}"
+        elif not os.access(home, os.W_OK):
+            problem = f"{home} can't be written to"
+        elif not folder and path.exists() and not path.is_file():
+            problem = "it is a folder or a device"
+    except UnicodeError:
+        problem = "its name is not UTF-8"
+    except OSError as error:  # such as a name that is too long
+        problem = str(error.strerror)
+    if problem:
+        what = "a folder" if folder else "a file"
+        raise ValueError(f"{option} {str(path)!r}: {problem}; expected {what} to write: choose one")
 
 
 def load_model(model: str, encoder: str | None, decoder: str | None, device: str, dtype: str):
@@ -84,5 +117,6 @@ def memory_bytes(config, choice) -> int:
 
 
 def error_line(error: Exception | str) -> str:
-    """What a user reads of an error, on one line."""
-    return "tiny-asr: " + " ".join(str(error).split())
+    """What a user reads of an error, on one line; what is not UTF-8 is shown as an escape."""
+    line = "tiny-asr: " + " ".join(str(error).split())
+    return line.encode(errors="backslashreplace").decode()

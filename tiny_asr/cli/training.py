@@ -27,12 +27,13 @@ from tiny_asr.cli.options import (
     Model,
     Split,
     TextColumn,
+    check_target,
     error_line,
     load_model,
 )
 
 if TYPE_CHECKING:
-    from tiny_asr.evaluation.score import Result
+    from tiny_asr.evaluation.score import Comparison, Rate, Result
     from tiny_asr.training.settings import TrainingSettings
 
 Compile = Annotated[
@@ -81,6 +82,8 @@ def train(
     given = {k: v for k, v in locals().items() if v is not None and k not in not_settings}
     given.pop("not_settings")
     settings = _settings(given, config, resume)
+    check_target("--out", settings.out, folder=True)
+    check_target("--cache", settings.cache, folder=True)
     from tiny_asr.training.checkpoint import has_checkpoint
     from tiny_asr.training.trainer import Trainer
 
@@ -152,21 +155,24 @@ def evaluate(
         raise ValueError("--data did not come; expected a parquet file, a folder or a hub id")
     if (noise_data is None) != (snr_db is None):
         raise ValueError("--noise-data and --snr-db belong together, one of them came; give both")
-    for path in (report, out):  # said before minutes of work
-        if path is not None and not path.parent.is_dir():
-            raise ValueError(f"there is no folder {path.parent} for {path.name}; make it first")
+    check_target("--report", report)
+    check_target("--out", out)
     from tqdm import tqdm
 
     from tiny_asr.data.dataset import load_data, noise_utterances
     from tiny_asr.evaluation.report import write_report
-    from tiny_asr.evaluation.score import Result
+    from tiny_asr.evaluation.score import Result, check_baseline
     from tiny_asr.evaluation.score import evaluate as measure
 
     reference = None if baseline is None else Result.from_json(baseline)
     columns = {"audio_column": audio_column, "text_column": text_column}
     load = noise_utterances if no_speech else load_data
     clips = load(data, split=split, limit=limit, **columns)
-    noise = [] if noise_data is None else [clip.load() for clip in noise_utterances(noise_data)]
+    if reference is not None:
+        texts = {clip.id: clip.text for clip in clips}
+        check_baseline(texts, reference, left_out=sum(reference.dropped.values()))
+    aside = partial(print, file=sys.stderr if as_json else sys.stdout)
+    noise = [] if noise_data is None else noise_utterances(noise_data).load_all(aside)
     recogniser, _ = load_model(model, encoder, decoder, device, dtype)
     with tqdm(total=len(clips), unit="clip", disable=None) as bar:  # None: a terminal only
         result = measure(
@@ -178,56 +184,46 @@ def evaluate(
             snr_db=snr_db,
             progress=lambda done, total: bar.update(done - bar.n),
         )
-    if out is not None:
-        try:
+    try:
+        if out is not None:
             out.write_text(result.to_json() + "\n", encoding="utf-8")
-        except OSError as error:
-            raise ValueError(f"cannot write {out} ({error.strerror}); choose another --out") from (
-                error
-            )
-    print(result.to_json() if as_json else _table(result, recogniser.untrained))
-    aside = partial(print, file=sys.stderr if as_json else sys.stdout)
+    except OSError as error:
+        raise ValueError(f"cannot write {out} ({error.strerror}): choose another --out") from error
+    finally:  # whatever happened to the file
+        print(result.to_json() if as_json else _table(result, recogniser.untrained))
     if reference is not None:
         aside(_difference(result, reference))
     if report is not None:
         loaders = {clip.id: clip.load for clip in clips}
         title = f"{recogniser.config.name_or_path or model} on {clips.name}"
-        write_report(
-            result,
-            report,
-            audio=lambda i: loaders[i](),
-            title=title,
-            baseline=reference,
-            untrained=recogniser.untrained,
-        )
+        about = {"title": title, "baseline": reference, "untrained": recogniser.untrained}
+        write_report(result, report, audio=lambda i: loaders[i](), **about)
         aside(f"wrote {report}")
 
 
-def _percent(rate: float | None) -> str:
-    return "n/a" if rate is None else f"{100 * rate:.1f} %"
-
-
-def _interval(low: float | None, high: float | None, form: str = ".1f") -> str:
-    if low is None or high is None:
+def _interval(rate: "Rate | Comparison", form: str = ".1f") -> str:
+    if rate.low is None:
         return "no interval"
-    return f"95 % interval {100 * low:{form}} to {100 * high:{form}}"
+    return f"95 % interval {100 * rate.low:{form}} to {100 * rate.high:{form}}"
 
 
 def _table(result: "Result", untrained: tuple[str, ...]) -> str:
     """A result for a terminal of 80 columns."""
+    from tiny_asr.evaluation.score import percent
+
     r, words = result, max(1, result.words)
     edits = (r.substitutions, r.deletions, r.insertions)
-    shares = " / ".join(_percent(count / words) for count in edits)
-    empty = f"{_percent(r.empty)} of {r.utterances} clips   "
-    empty = ("empty", empty + _interval(r.empty_low, r.empty_high))
+    shares = " / ".join(percent(count / words) for count in edits)
+    empty = f"{percent(r.empty.value)} of {r.utterances} clips   {_interval(r.empty)}"
+    empty = ("empty", empty)
     lines = [
-        ("WER", f"{_percent(r.wer)}   {_interval(r.wer_low, r.wer_high)}"),
+        ("WER", f"{percent(r.wer.value)}   {_interval(r.wer)}"),
         ("normaliser", r.normalizer),
-        ("CER", _percent(r.cer)),
+        ("CER", percent(r.cer)),
         ("S / D / I", f"{' / '.join(map(str, edits))}   {shares}"),
-        ("rows at 100 %", f"{_percent(r.rows_at_100)} of {r.utterances} clips, {r.words} words"),
+        ("rows at 100 %", f"{percent(r.rows_at_100)} of {r.utterances} clips, {r.words} words"),
         empty,
-        ("shuffled", f"{_percent(r.wer_shuffled)} WER against other clips' references"),
+        ("shuffled", f"{percent(r.wer_shuffled)} WER against other clips' references"),
         ("RTFx", f"{r.rtfx:.1f}   batches of at most {r.batch_seconds:g} s, {r.dtype}"),
         ("device", r.device),
     ]
@@ -239,14 +235,14 @@ def _table(result: "Result", untrained: tuple[str, ...]) -> str:
     if r.shuffled_audio:
         lines.insert(1, ("", "control: every clip had another one's sound"))
     for name, values in r.groups.items():
-        rate = "wer" if r.words else "empty"
-        known = [(value, about) for value, about in values.items() if about[rate] is not None]
-        known.sort(key=lambda pair: pair[1][rate], reverse=rate == "wer")  # the worst first
-        for number, (value, about) in enumerate(known[:WORST] if len(known) > 1 else []):
-            interval = _interval(about["wer_low"], about["wer_high"]) if r.words else "empty"
+        rates = {value: group.wer if r.words else group.empty for value, group in values.items()}
+        known = [value for value, rate in rates.items() if rate.value is not None]
+        known.sort(key=lambda value: rates[value].value, reverse=r.words > 0)  # the worst first
+        for number, value in enumerate(known[:WORST] if len(known) > 1 else []):
+            interval = _interval(rates[value]) if r.words else "empty"
             label = f"worst {name}"[:16] if number == 0 else ""
-            text = f"{value[:12]:<12} {_percent(about[rate]):>8}   {interval}"
-            lines.append((label, f"{text}, {about['utterances']} clips"))
+            text = f"{value[:12]:<12} {percent(rates[value].value):>8}   {interval}"
+            lines.append((label, f"{text}, {values[value].utterances} clips"))
     for reason, count in r.dropped.items():
         lines.append(("left out", f"{count}: {reason}"))
     if untrained:
@@ -255,11 +251,11 @@ def _table(result: "Result", untrained: tuple[str, ...]) -> str:
 
 
 def _difference(result: "Result", baseline: "Result") -> str:
-    from tiny_asr.evaluation.score import paired_bootstrap
+    from tiny_asr.evaluation.score import paired_bootstrap, percent
 
     gap = paired_bootstrap(result, baseline)
-    points = f"{100 * gap.difference:+.1f} points of {_percent(baseline.wer)}"
-    return f"{'to the baseline':<17}{points}   {_interval(gap.low, gap.high, '+.1f')}"
+    points = f"{100 * gap.difference:+.1f} points of {percent(baseline.wer.value)}"
+    return f"{'to the baseline':<17}{points}   {_interval(gap, '+.1f')}"
 
 
 def benchmark(
@@ -291,38 +287,20 @@ def benchmark(
     """Time training, the cache and transcription on this machine."""
     from tiny_asr.bench.benchmark import measure, measure_gpus
 
-    mix = mix or ("long" if model == "full" else "short")
-    say = partial(print, file=sys.stderr, flush=True)
-    if gpus is not None:
-        result = measure_gpus(
-            gpus, model, say, mix, utterances, random_weights, cached, encoder=encoder,
-            decoder=decoder, device=device, dtype=dtype, batch_seconds=batch_seconds,
-            compile=bool(compile), workers=workers,
-        )  # fmt: skip
-        print(json.dumps(result, indent=2) if as_json else _gain(result))
-        return
-    if cached:
+    if cached and gpus is None:
         raise ValueError(
             "--cached came without --gpus; expected both: one GPU's training is measured with and "
             "without a cache anyway"
         )
-    result = measure(
-        model,
-        data,
-        encoder=encoder,
-        decoder=decoder,
-        device=device,
-        dtype=dtype,
-        utterances=utterances,
-        rounds=rounds,
-        batch_seconds=batch_seconds,
-        mix=mix,
-        random_weights=random_weights,
-        compile=bool(compile),
-        workers=workers,
-        say=say,
-    )
-    print(json.dumps(result, indent=2) if as_json else _speeds(result))
+    how = {"utterances": utterances, "random_weights": random_weights, "workers": workers}
+    how |= {"mix": mix or ("long" if model == "full" else "short"), "compile": bool(compile)}
+    how |= {"encoder": encoder, "decoder": decoder, "device": device, "dtype": dtype}
+    how |= {"batch_seconds": batch_seconds, "say": partial(print, file=sys.stderr, flush=True)}
+    if gpus is None:
+        result, shown = measure(model, data, rounds=rounds, **how), _speeds
+    else:
+        result, shown = measure_gpus(gpus, model, cached=cached, **how), _gain
+    print(json.dumps(result, indent=2) if as_json else shown(result))
 
 
 def _gain(r: dict) -> str:
@@ -338,8 +316,9 @@ def _gain(r: dict) -> str:
 def _speeds(r: dict) -> str:
     """A benchmark for a terminal of 80 columns."""
     from tiny_asr.bench.stages import describe
+    from tiny_asr.evaluation.score import percent
 
-    shares = [_percent(r[f"share_outside_models_{name}"]) for name in ("uncached", "cached")]
+    shares = [percent(r[f"share_outside_models_{name}"]) for name in ("uncached", "cached")]
     million = "   ".join(f"{part} {count / 1e6:.2f} M" for part, count in r["parameters"].items())
     lines = [
         ("machine", f"{r['machine']}, torch {r['torch']}"),

@@ -224,7 +224,8 @@ def luck_picture(result: Result, clips: int | None = None) -> Picture:
     axes.axvspan(
         low, high, color=AUDIO, alpha=0.25, zorder=0, label=f"95 %: {low:.1f} to {high:.1f}"
     )
-    axes.axvline(100 * result.wer, color=MARK, label=f"measured: {100 * result.wer:.1f}")
+    measured = 100 * result.wer.value
+    axes.axvline(measured, color=MARK, label=f"measured: {measured:.1f}")
     axes.set(xlabel="WER in per cent", ylabel=f"of {many(RESAMPLES)} test sets")
     axes.set(title=f"test sets of {many(count)} clips", xlim=(0, np.ceil(widest)))
     axes.legend(loc="upper right")
@@ -332,14 +333,14 @@ def noise_picture(curves: dict[str, dict[float, Result]], clean: Result) -> Pict
     """WER against signal-to-noise ratio: name of the noise -> {dB: result}, and without noise."""
     figure = Picture(figsize=(WIDTH, 3), layout="constrained")
     axes = figure.subplots()
-    facts = [f"without noise {100 * clean.wer:.0f}"]
+    facts = [f"without noise {100 * clean.wer.value:.0f}"]
     looks = ((SOUND, "o"), (MARK, "^"), (AUDIO, "s"))
     for place, ((name, results), (color, dot)) in enumerate(
         zip(curves.items(), looks, strict=False)
     ):
         levels = sorted(results, reverse=True)
-        rates = [100 * results[level].wer for level in levels]
-        ends = np.array([(results[n].wer_low, results[n].wer_high) for n in levels]).T * 100
+        rates = [100 * results[level].wer.value for level in levels]
+        ends = np.array([(results[n].wer.low, results[n].wer.high) for n in levels]).T * 100
         shifted = np.array(levels) - 0.25 + 0.5 * place  # so that the bars do not hide each other
         axes.errorbar(
             shifted, rates, abs(ends - rates), color=color, marker=dot, capsize=3, label=name
@@ -349,7 +350,7 @@ def noise_picture(curves: dict[str, dict[float, Result]], clean: Result) -> Pict
             + ", ".join(f"{r:.0f} at {n:g} dB" for n, r in zip(levels, rates, strict=True))
         )
     axes.axhline(
-        100 * clean.wer, color="black", linestyle="--", linewidth=1, label="no noise added"
+        100 * clean.wer.value, color="black", linestyle="--", linewidth=1, label="no noise added"
     )
     axes.set(
         xlabel="signal-to-noise ratio in dB: more noise to the right", ylabel="WER in per cent"
@@ -414,7 +415,7 @@ def model_card(name: str, model, result: Result, data: str, empty: tuple[int, in
     base = f"base_model:\n{hub}" if hub else ""
     untrained = f"\n**Untrained: {', '.join(model.untrained)}.**\n" if model.untrained else ""
     edits = f"{result.substitutions} / {result.deletions} / {result.insertions}"
-    wer = percent(result.wer, result.wer_low, result.wer_high)
+    wer = percent(result.wer.value, result.wer.low, result.wer.high)
     cells = (data, result.utterances, result.words, result.normalizer, wer, edits)
     return f"""---
 license: mit

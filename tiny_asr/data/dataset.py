@@ -8,10 +8,12 @@ together and split among them afterwards.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
+
+from torch import Tensor
 
 from tiny_asr.data.sources import Columns, read_rows
 from tiny_asr.data.utterance import (
@@ -81,6 +83,17 @@ class SpeechData(Sequence[Utterance]):
                 f"every clip of {self.name} was dropped ({self._reasons()}); expected at least one "
                 "that decodes: listen to a few, or fetch them again"
             )
+
+    def load_all(self, say: Callable[[str], None] = print) -> list[Tensor]:
+        """The waveforms (S,) of all clips that decode; `say` is told which ones do not."""
+        waveforms = []
+        for index, clip in enumerate(self):
+            try:
+                waveforms.append(clip.load())
+            except BadClip as bad:
+                say(f"left out of {self.name}: {bad}")
+                self.drop(index, bad.reason)
+        return waveforms
 
     def with_noise(self, noise: Sequence[Utterance], share: float = 0.04) -> "SpeechData":
         """Beside these clips, noise with empty targets: `share` of the whole, usually 3 to 5 %.

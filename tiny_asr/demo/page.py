@@ -19,26 +19,7 @@ from tiny_asr.shapes import SAMPLE_RATE
 HOST = "127.0.0.1"
 LARGEST_FILE = "100mb"
 FONTS = ["system-ui", "sans-serif"], ["ui-monospace", "monospace"]  # none has to be downloaded
-CSS = """
-#transcript textarea { font-size: var(--text-xl); }
-#status .error { color: var(--error-text-color); font-weight: 600; }
-#shapes { overflow-x: auto; }
-#shapes :is(table, tr, th, td) { border: 0; }
-#shapes :is(th, td) { padding: 0.3em 1.5em 0.3em 0; }
-#shapes tr { border-bottom: 1px solid var(--border-color-primary); }
-#shapes td:nth-child(-n + 4) { font-family: var(--font-mono); white-space: nowrap; }
-#shapes td { overflow-wrap: anywhere; }
-#shapes td:nth-child(3) { font-weight: 600; }
-#pictures img { display: block; margin: 0 auto 1em; }
-@media (max-width: 640px) {
-    #shapes thead { display: none; }
-    #shapes tr { display: grid; grid-template-columns: 1fr 1fr; padding: 0.4em 0; }
-    #shapes td { padding: 0 !important; white-space: normal; line-height: 1.4; }
-    #shapes td:nth-child(2) { order: 1; grid-column: span 2; white-space: normal; }
-    #shapes td:nth-child(4) { display: none; }
-    #shapes td:nth-child(5) { order: 2; grid-column: span 2; }
-}
-"""
+STYLE = Path(__file__).with_name("page.css")
 
 
 def playable(source) -> tuple[int, np.ndarray]:
@@ -121,7 +102,7 @@ def serve(model, port: int | None = None, open_browser: bool = True) -> None:
                 ssr_mode=False,
                 pwa=False,
                 theme=gradio.themes.Default(primary_hue="blue", font=FONTS[0], font_mono=FONTS[1]),
-                css=CSS,
+                css=STYLE.read_text(encoding="utf-8"),
             )
         except OSError as error:
             raise ValueError(

@@ -73,33 +73,52 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Result:
-    """The evaluation of one model on one data set. Rates are fractions, not per cent.
+class Rate:
+    """A fraction, not per cent, and its 95 % interval.
 
-    A rate is None where it is undefined: any WER without a reference word, an interval of fewer
-    than two utterances. `groups` is `{field: {value: {wer, wer_low, wer_high, words, utterances,
-    empty}}}`; the clip's length is one field.
+    None where it is undefined: any WER without a reference word, its interval for fewer than two
+    utterances.
     """
 
-    wer: float | None
-    wer_low: float | None  # 95 % bootstrap interval over utterances
-    wer_high: float | None
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Group:
+    """What is measured of some clips: of a whole data set, or of those with one voice."""
+
+    wer: Rate  # its interval: bootstrap over utterances
+    empty: Rate  # share of rows whose transcript is empty after the normaliser; interval: Wilson's
+    words: int  # in the normalised references
+    utterances: int
+
+    @classmethod
+    def from_dict(cls, content: dict) -> Self:
+        """What `asdict` made of it; TypeError or KeyError where something is missing."""
+        rates = {name: Rate(**content[name]) for name in ("wer", "empty")}
+        return cls(**content | rates)
+
+
+@dataclass(frozen=True)
+class Result(Group):
+    """The evaluation of one model on one data set.
+
+    `groups` is `{field: {value: Group}}`; the clip's length is one field.
+    """
+
     wer_shuffled: float | None  # the same transcripts against the references of other clips
     cer: float | None
     substitutions: int
     deletions: int
     insertions: int
-    words: int  # in the normalised references
-    utterances: int
     rows_at_100: float  # share of rows with at least as many errors as words
-    empty: float  # share of all rows whose transcript is empty after the normaliser
-    empty_low: float  # 95 % interval, Wilson's
-    empty_high: float
     rtfx: float | None  # seconds of audio per second of transcribing (audio already loaded)
     device: str
     dtype: str
     normalizer: str
-    groups: dict[str, dict[str, dict[str, float | int | None]]]
+    groups: dict[str, dict[str, Group]]
     rows: list[Row]
     batch_seconds: float | None = None  # padded audio in a batch, at most: RTFx depends on it
     shuffled_audio: bool = False
@@ -118,13 +137,17 @@ class Result:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
             if missing := sorted(names - content.keys()):
                 raise ValueError(f"it lacks {', '.join(missing)}")
-            rows = [Row(**row) for row in content["rows"]]
-        except (OSError, ValueError, TypeError, AttributeError) as error:
+            content["rows"] = [Row(**row) for row in content["rows"]]
+            content["groups"] = {
+                field: {value: Group.from_dict(group) for value, group in values.items()}
+                for field, values in content["groups"].items()
+            }
+            return cls.from_dict({name: content[name] for name in names})
+        except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
             raise ValueError(
                 f"{path} is not an evaluation result: {error}; write one with "
                 "`tiny-asr evaluate --json > FILE`"
             ) from error
-        return cls(**{name: content[name] for name in names} | {"rows": rows})
 
 
 @dataclass(frozen=True)
@@ -234,35 +257,38 @@ def score(
     errors = edits.sum(axis=1)
     words = np.array([len(text.split()) for text in references])
     empty = np.array([not text for text in hypotheses])
-    empty_low, empty_high = wilson_interval(int(empty.sum()), len(empty))
     swap = derangement(references, seed) if words.any() else None
     strangers = _edits(references, [hypotheses[i] for i in swap or range(len(rows))])
+
+    def measured(i) -> dict:
+        """What `Group` holds, of some rows."""
+        count, of = int(empty[i].sum()), len(empty[i])
+        return {
+            "wer": _wer(errors[i], words[i], seed, resamples),
+            "empty": Rate(count / of, *wilson_interval(count, of)),
+            "words": int(words[i].sum()),
+            "utterances": of,
+        }
+
     members: dict[str, dict[str, list[int]]] = {}  # field -> value -> rows, the shortest first
     for i in sorted(range(len(rows)), key=lambda i: rows[i].seconds):
         length = LENGTH_NAMES[bisect_right(LENGTH_BOUNDS, rows[i].seconds)]
         for name, value in {"length": length, **rows[i].groups}.items():
             members.setdefault(name, {}).setdefault(value, []).append(i)
     return Result(
-        **_wer(errors, words, seed, resamples),
+        **measured(slice(None)),
         wer_shuffled=float(strangers.sum() / words.sum()) if swap else None,
         cer=jiwer.process_characters(references, hypotheses).cer if words.any() else None,
         substitutions=int(edits[:, 0].sum()),
         deletions=int(edits[:, 1].sum()),
         insertions=int(edits[:, 2].sum()),
         rows_at_100=float(np.mean((errors > 0) & (errors >= words))),
-        empty=float(empty.mean()),
-        empty_low=empty_low,
-        empty_high=empty_high,
         rtfx=sum(row.seconds for row in rows) / seconds_elapsed if seconds_elapsed else None,
         device=device,
         dtype=dtype,
         normalizer=NORMALIZER,
         groups={
-            name: {
-                value: _wer(errors[i], words[i], seed, resamples)
-                | {"empty": float(empty[i].mean())}
-                for value, i in values.items()
-            }
+            name: {value: Group(**measured(i)) for value, i in values.items()}
             for name, values in members.items()
         },
         rows=[
@@ -278,21 +304,11 @@ def paired_bootstrap(result: Result, baseline: Result, *, seed: int = 0) -> Comp
     After Bisani and Ney, "Bootstrap estimates for confidence intervals in ASR performance
     evaluation" (2004). ValueError if ids, their references or the normalisers differ.
     """
-    ours = {row.id: row for row in result.rows}
-    theirs = {row.id: row for row in baseline.rows}
-    common = ours.keys() & theirs.keys()
-    differ = [i for i in common if normalise(ours[i].reference) != normalise(theirs[i].reference)]
-    if ours.keys() != theirs.keys() or differ or result.normalizer != baseline.normalizer:
-        raise ValueError(
-            f"the baseline was not measured on the same rows: {_some(ours.keys() - common)} only "
-            f"here, {_some(theirs.keys() - common)} only in the baseline, {_some(differ)} with "
-            f"another reference; normaliser {result.normalizer} here, {baseline.normalizer} there: "
-            "evaluate both on the same data with the same limit"
-        )
+    references = {row.id: row.reference for row in result.rows}
+    check_baseline(references, baseline, normalizer=result.normalizer)
+    theirs = {row.id: row.errors for row in baseline.rows}
     words = np.array([row.words for row in result.rows])
-    errors = np.array([(row.errors, theirs[row.id].errors) for row in result.rows])
-    if not words.any():
-        raise ValueError("no reference holds a word, so there is no WER to compare")
+    errors = np.array([(row.errors, theirs[row.id]) for row in result.rows])
     gaps = _bootstrap(errors, words, seed, RESAMPLES) @ [1, -1]
     low, high = np.percentile(gaps, [2.5, 97.5]).tolist()
     return Comparison(
@@ -301,6 +317,29 @@ def paired_bootstrap(result: Result, baseline: Result, *, seed: int = 0) -> Comp
         high=high,
         probability_better=float(np.mean(gaps < 0) + np.mean(gaps == 0) / 2),
     )
+
+
+def check_baseline(
+    references: dict[str, str], baseline: Result, left_out: int = 0, normalizer: str = NORMALIZER
+) -> None:
+    """Refuse, with a ValueError, a baseline that was measured on other rows than these.
+
+    Args:
+        references: id -> text of the clips that are, or will be, measured.
+        left_out: so many of them may not be in the baseline, because they can't be decoded.
+    """
+    theirs = {row.id: row.reference for row in baseline.rows}
+    here, there = references.keys() - theirs.keys(), theirs.keys() - references.keys()
+    differ = [i for i in theirs.keys() - there if normalise(theirs[i]) != normalise(references[i])]
+    if len(here) > left_out or there or differ or normalizer != baseline.normalizer:
+        raise ValueError(
+            f"the baseline was not measured on the same rows: {_some(here)} only here, "
+            f"{_some(there)} only in the baseline, {_some(differ)} with another reference; "
+            f"normaliser {normalizer} here, {baseline.normalizer} there: evaluate both on the same "
+            "data with the same limit"
+        )
+    if not baseline.words:
+        raise ValueError("no reference holds a word, so there is no WER to compare")
 
 
 def wilson_interval(count: int, total: int) -> tuple[float, float]:
@@ -313,6 +352,11 @@ def wilson_interval(count: int, total: int) -> tuple[float, float]:
     half = z * math.sqrt(count * (total - count) / total + z**2 / 4)
     low, high = (middle - half) / (total + z**2), (middle + half) / (total + z**2)
     return max(low, 0.0), min(high, 1.0)
+
+
+def percent(rate: float | None) -> str:
+    """`12.3 %`, for people."""
+    return "n/a" if rate is None else f"{100 * rate:.1f} %"
 
 
 def align(reference: str, hypothesis: str) -> list[tuple[str, str, str]]:
@@ -357,14 +401,12 @@ def _edits(references: list[str], hypotheses: list[str]) -> np.ndarray:
     return counts
 
 
-def _wer(errors: np.ndarray, words: np.ndarray, seed: int, resamples: int) -> dict:
+def _wer(errors: np.ndarray, words: np.ndarray, seed: int, resamples: int) -> Rate:
     low = high = None
     if len(words) > 1 and words.any():
         draws = _bootstrap(errors[:, None], words, seed, resamples)
         low, high = np.percentile(draws, [2.5, 97.5]).tolist()
-    total = int(words.sum())
-    wer = float(errors.sum() / total) if total else None
-    return {"wer": wer, "wer_low": low, "wer_high": high, "words": total, "utterances": len(words)}
+    return Rate(float(errors.sum() / words.sum()) if words.any() else None, low, high)
 
 
 def _bootstrap(errors: np.ndarray, words: np.ndarray, seed: int, resamples: int) -> np.ndarray:

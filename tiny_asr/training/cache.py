@@ -4,7 +4,8 @@ The encoder is frozen, so a clip's encoder output never changes, and computing i
 epoch is most of the work of training a projector. This cache computes it once and keeps it in one
 memory-mapped file. It is keyed by everything the numbers depend on (the encoder's weights, the mel
 settings, the audio itself), and every clip has a checksum, so that a stale or torn cache is found
-and made again instead of being trained on.
+and made again instead of being trained on. What was read and found good is not read again: a file
+of sound counts as unchanged while its size and time are, and so does the cache.
 
 Augmentation of waveform or log-mel makes new sound each time, and so can't be cached as it is. What
 can be is a number of augmented versions of every clip, each a cache of its own, which the epochs of
@@ -18,6 +19,7 @@ import shutil
 import warnings
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -28,10 +30,12 @@ from tiny_asr.audio import N_FFT, log_mel
 from tiny_asr.data.augment import Augment, AugmentConfig
 from tiny_asr.data.batches import Batch, Loader, make_batches, rank_slice
 from tiny_asr.data.dataset import SpeechData
+from tiny_asr.data.utterance import Utterance
 from tiny_asr.device import DTYPES, send
 from tiny_asr.shapes import HOP_LENGTH, SAMPLE_RATE, SAMPLES_PER_ENCODER_FRAME
+from tiny_asr.training.checkpoint import temporary_folder
 
-INDEX, FRAMES = "index.json", "encoder_output.bin"
+INDEX, FRAMES, VERIFIED = "index.json", "encoder_output.bin", "verified"
 MEL_SETTINGS = {"rate": SAMPLE_RATE, "n_fft": N_FFT, "hop": HOP_LENGTH, "version": 1}
 BATCH_SECONDS = {"cpu": 120.0, "mps": 120.0, "cuda": 600.0}  # padded audio encoded at a time
 
@@ -100,10 +104,25 @@ class EncoderCache:
             yield Batch(ids=ids, texts=texts, seconds=[clip.seconds for clip in clips], **silent)
 
     def verify(self) -> None:
-        """Read everything and compare the checksums; CacheError where one differs."""
+        """Compare the checksums, unless that was done since the file was last written to.
+
+        Raises CacheError where one differs."""
+        written, noted = (
+            str((self.directory / FRAMES).stat().st_mtime_ns),
+            self.directory / VERIFIED,
+        )
+        if noted.is_file() and noted.read_text() == written:
+            return
         for clip_id, (_, _, checksum) in self.clips.items():
             if _checksum(self[clip_id]) != checksum:
                 raise CacheError(f"{self.directory}: the frames of clip {clip_id!r} are damaged")
+        with suppress(OSError):  # in a folder of somebody else they are compared each time
+            noted.write_text(written)
+
+
+def _written(directory: Path) -> str:
+    """When the frames in there were last written to."""
+    return str((directory / FRAMES).stat().st_mtime_ns)
 
 
 def _checksum(frames: Tensor) -> int:
@@ -134,11 +153,13 @@ def heard(model, batch: Batch, augment: Augment, epoch: int) -> tuple[Tensor, Te
     return model.encoder(mel, lengths), lengths // 2
 
 
-def cache_key(model, data: SpeechData, augment: Augment | None = None, epoch: int = 0) -> str:
-    """A digest of all that the encoder's output depends on.
+def cache_keys(
+    model, data: SpeechData, augment: Augment | None = None, versions: int = 1
+) -> list[str]:
+    """For each version a digest of all that the encoder's output depends on.
 
     That is the encoder's weights and heads, the padding and mel settings, each clip's id, length
-    and encoded audio, and what augmentation does to it in that epoch.
+    and encoded audio (of a file: size and time), and what augmentation does to it in that epoch.
     """
     digest = hashlib.sha256()
     config = model.config
@@ -155,18 +176,35 @@ def cache_key(model, data: SpeechData, augment: Augment | None = None, epoch: in
         digest.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy())
     for utterance in data:
         digest.update(f"{utterance.id} {utterance.seconds}".encode())
-        digest.update(utterance.fingerprint())
-    if augment is not None:
-        digest.update(f"{augment.config} {augment.seed} {epoch}".encode())
-        for waveform in augment.noise:
-            digest.update(waveform.numpy())
-    return digest.hexdigest()
+        digest.update(_stamp(utterance))
+    if augment is None:
+        return [digest.hexdigest()] * versions
+    for waveform in augment.noise:
+        digest.update(waveform.numpy())
+    keys = []
+    for epoch in range(versions):
+        own = digest.copy()
+        own.update(f"{augment.config} {augment.seed} {epoch}".encode())
+        keys.append(own.hexdigest())
+    return keys
+
+
+def _stamp(clip: Utterance) -> bytes:
+    """What changes with a clip's audio, and needs no reading of files."""
+    if isinstance(clip.audio, bytes):
+        return clip.fingerprint()
+    try:
+        about = clip.audio.stat()
+    except OSError:  # it can't be decoded either
+        return b""
+    return f"{about.st_size} {about.st_mtime_ns}".encode()
 
 
 def build_cache(
     model,
     data: SpeechData,
     directory: str | Path,
+    key: str,
     *,
     augment: Augment | None = None,
     epoch: int = 0,
@@ -178,12 +216,12 @@ def build_cache(
     Args:
         model: an `ASRModel`; its encoder runs on its device.
         directory: of all caches; each lies in a sub-folder named by its key.
+        key: of `cache_keys`.
         augment: changes waveform and log-mel before they are encoded, as in that `epoch`.
         workers: threads that decode audio.
         say: told about the size and the progress.
     Raises ValueError if there is no room for it, or if no clip can be decoded.
     """
-    key = cache_key(model, data, augment, epoch)
     place = Path(directory) / key[:16]
     try:
         cache = EncoderCache(place)
@@ -206,27 +244,25 @@ def _write(
 ) -> None:
     """Encode everything into a temporary folder, then rename it: a cache is whole or not there."""
     dtype, dim = model.encoder.dtype, model.config.encoder_dim
-    shutil.rmtree(place, ignore_errors=True)
-    partial = place.with_name(f"{place.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
     seconds = sum(utterance.seconds for utterance in data)
     size = seconds * SAMPLE_RATE / SAMPLES_PER_ENCODER_FRAME * dim * dtype.itemsize
-    place.parent.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(place.parent).free
-    say(
-        f"cache: {len(data)} clips, {seconds / 3600:.2f} h of audio, will take about "
-        f"{size / 1e9:.2f} GB of {free / 1e9:.0f} GB free at {place}"
+    order = make_batches(
+        data, max_seconds=BATCH_SECONDS[model.device.type], seed=0, epoch=0, shuffle=False
     )
-    if size > free:
-        raise ValueError(
-            f"the cache needs about {size / 1e9:.2f} GB at {place}, where {free / 1e9:.2f} GB are "
-            "free; expected enough: choose another folder, or train without a cache"
-        )
-    at_once = BATCH_SECONDS[model.device.type]
-    order = make_batches(data, max_seconds=at_once, seed=0, epoch=0, shuffle=False)
     clips, done, tenth = {}, 0.0, 1
-    try:
-        partial.mkdir()
+    kept = "The cache could not be written, and nothing of it was kept: train without one?"
+    with temporary_folder(place.with_name(f"{place.name}.partial"), kept) as partial:
+        shutil.rmtree(place, ignore_errors=True)
+        free = shutil.disk_usage(partial).free
+        say(
+            f"cache: {len(data)} clips, {seconds / 3600:.2f} h of audio, will take about "
+            f"{size / 1e9:.2f} GB of {free / 1e9:.0f} GB free at {place}"
+        )
+        if size > free:
+            raise ValueError(
+                f"the cache needs about {size / 1e9:.2f} GB at {place}, where {free / 1e9:.2f} GB "
+                "are free; expected enough: choose another folder, or train without a cache"
+            )
         with open(partial / FRAMES, "wb") as file:
             for batch in Loader(data, order, workers=workers):
                 if len(batch) == 0:
@@ -251,11 +287,5 @@ def _write(
             "clips": clips,
         }
         (partial / INDEX).write_text(json.dumps(index), encoding="utf-8")
+        (partial / VERIFIED).write_text(_written(partial))
         os.replace(partial, place)
-    except OSError as error:
-        raise ValueError(
-            f"the cache at {place} could not be written: {error}; nothing of it was kept: free "
-            "some space, choose another folder, or train without a cache"
-        ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)

@@ -60,12 +60,15 @@ def explain_failure(what: Path, kept: str) -> Iterator[None]:
     """Turn a failure to write into a DiskError that also says what is still good."""
     try:
         yield
-    except Exception as error:  # `tokenizers` raises nothing more precise on a full disk
+    except Exception as error:
+        # On a full disk `tokenizers` raises a plain Exception; all else that has a name is a bug.
+        if not isinstance(error, OSError | SafetensorError) and type(error) is not Exception:
+            raise
         raise DiskError(f"cannot write {what}: {error}; is the disk full? {kept}") from error
 
 
 @contextmanager
-def _temporary(folder: Path, kept: str) -> Iterator[Path]:
+def temporary_folder(folder: Path, kept: str) -> Iterator[Path]:
     """An empty folder to write into; whatever of it was not moved away is gone afterwards."""
     try:
         with explain_failure(folder, kept):
@@ -90,7 +93,7 @@ def write_text(path: Path, text: str) -> None:
 def save_model(out: Path, save_pretrained: Callable[[Path], None]) -> None:
     """Put a model's files into `out`, each of them whole."""
     kept = f"Each file of the model in {out} is the old or the new one, and whole"
-    with _temporary(out / f"best{PARTIAL}", kept) as folder:
+    with temporary_folder(out / f"best{PARTIAL}", kept) as folder:
         save_pretrained(folder)
         _flush_all(folder)
         for file in list(folder.iterdir()):
@@ -108,7 +111,7 @@ def save_checkpoint(
     directory = root / f"step-{state.step}"
     earlier = [path for path in _steps(root) if _step(path) < state.step]
     kept = f"The last good checkpoint is {earlier[-1]}" if earlier else "There is no checkpoint yet"
-    with _temporary(directory.with_name(directory.name + PARTIAL), kept) as folder:
+    with temporary_folder(directory.with_name(directory.name + PARTIAL), kept) as folder:
         save_file(_plain(projector.state_dict()), folder / "model.safetensors")
         save_file(_optimizer_tensors(optimizer), folder / "optimizer.safetensors")
         save_file({"cpu": torch.get_rng_state()}, folder / "random.safetensors")

@@ -14,10 +14,10 @@ import yaml
 from tiny_asr.data.augment import AugmentConfig
 from tiny_asr.training.checkpoint import explain_failure, write_text
 
-AT_LEAST_1 = ("limit", "eval_limit", "max_utterances", "accumulation", "log_every", "eval_every")
-AT_LEAST_0 = ("batch_seconds", "learning_rate", "max_grad_norm", "warmup_utterances", "seed")
-LOWEST = dict.fromkeys((*AT_LEAST_1, "save_every", "workers"), 1)
-LOWEST |= dict.fromkeys((*AT_LEAST_0, "weight_decay", "noise_fraction", "cache_versions"), 0)
+
+def _setting(default, lowest: float | None = None, weights: bool = True):
+    """A field, the lowest number it takes, and whether another value makes other weights."""
+    return field(default=default, metadata={"lowest": lowest, "weights": weights})
 
 
 @dataclass
@@ -46,7 +46,7 @@ class TrainingSettings:
     """
 
     data: str | list
-    out: str
+    out: str = field(metadata={"weights": False})
     model: str = "tiny"
     encoder: str | None = None
     decoder: str | None = None
@@ -54,38 +54,38 @@ class TrainingSettings:
     split: str | None = None
     audio_column: str = "audio"
     text_column: str = "text"
-    limit: int | None = None
+    limit: int | None = _setting(None, 1)
     eval_data: str | list | None = None
     eval_split: str | None = None
-    eval_limit: int | None = 200
+    eval_limit: int | None = _setting(200, 1)
     noise_data: str | list | None = None
-    noise_fraction: float = 0.04
-    max_utterances: int = 40_000
-    batch_seconds: float = 120.0
-    accumulation: int = 1
-    learning_rate: float = 1e-3
-    warmup_utterances: int = 1000
-    weight_decay: float = 0.0
-    max_grad_norm: float = 1.0
-    log_every: int = 500
-    eval_every: int = 5000
-    save_every: int = 2000
+    noise_fraction: float = _setting(0.04, 0)
+    max_utterances: int = _setting(40_000, 1)
+    batch_seconds: float = _setting(120.0, 0)
+    accumulation: int = _setting(1, 1)
+    learning_rate: float = _setting(1e-3, 0)
+    warmup_utterances: int = _setting(1000, 0)
+    weight_decay: float = _setting(0.0, 0)
+    max_grad_norm: float = _setting(1.0, 0)
+    log_every: int = _setting(500, 1, weights=False)
+    eval_every: int = _setting(5000, 1)
+    save_every: int = _setting(2000, 1, weights=False)
     cache: str | None = None
-    cache_versions: int = 0
+    cache_versions: int = _setting(0, 0)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
-    workers: int = 2
-    seed: int = 0
+    workers: int = _setting(2, 1, weights=False)
+    seed: int = _setting(0, 0)
     device: str = "auto"
     dtype: str = "auto"
     compile: bool = False
 
     def __post_init__(self):
         for f in fields(self):
-            setattr(self, f.name, _of_type(f.name, f.type, getattr(self, f.name)))
-        for name, lowest in LOWEST.items():
-            value = getattr(self, name)
-            if value is not None and not lowest <= value < math.inf:  # NaN is not
-                raise ValueError(f"{name}={value} came; expected a number from {lowest} up")
+            value = _of_type(f.name, f.type, getattr(self, f.name))
+            lowest = f.metadata.get("lowest")
+            if None not in (value, lowest) and not lowest <= value < math.inf:  # NaN is not
+                raise ValueError(f"{f.name}={value} came; expected a number from {lowest} up")
+            setattr(self, f.name, value)
         if self.cache is None and self.cache_versions:
             raise ValueError(
                 f"cache_versions={self.cache_versions} came without a cache; expected its folder "
@@ -123,9 +123,14 @@ class TrainingSettings:
         return cls(**merged)
 
     def changed_since(self, path: Path) -> list[str]:
-        """What is set otherwise here than in `run.yaml`, as `name: old -> new`."""
-        pairs = zip(asdict(self.load(path)).items(), asdict(self).values(), strict=True)
+        """What makes other weights than what `run.yaml` says, as `name: old -> new`."""
+        pairs = zip(self.load(path)._of_weights().items(), self._of_weights().values(), strict=True)
         return [f"{name}: {old} -> {new}" for (name, old), new in pairs if old != new]
+
+    def _of_weights(self) -> dict:
+        """What the weights depend on: on whether there is a cache, for one, not on its place."""
+        chosen = [f.name for f in fields(self) if f.metadata.get("weights", True)]
+        return {name: vars(self)[name] for name in chosen} | {"cache": self.cache is not None}
 
 
 def _of_type(name: str, kind, value):

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import InitProcessGroupKwargs
+from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
@@ -37,7 +37,7 @@ from tiny_asr.fast.compiling import compile_layers
 from tiny_asr.fast.outcomes import Outcomes
 from tiny_asr.model import ASRModel
 from tiny_asr.shapes import IGNORE
-from tiny_asr.training.cache import EncoderCache, build_cache, heard
+from tiny_asr.training.cache import EncoderCache, build_cache, cache_keys, heard
 from tiny_asr.training.checkpoint import (
     TrainingState,
     explain_failure,
@@ -129,18 +129,22 @@ class Trainer:
             self.data = self.data.with_noise(noise, s.noise_fraction)
         self.say(self.data.summary())
         self.dropped = self.data.dropped.total()
-        added = [clip.load() for clip in noise] if s.augment.noise_probability > 0 else []
+        added = noise.load_all(self.say) if noise and s.augment.noise_probability > 0 else []
         self.augment = Augment(s.augment, seed=s.seed, noise=added)
         self.eval_data, self.caches = None, []
         if s.eval_data is not None:
             self.eval_data = load_data(s.eval_data, split=s.eval_split, **columns)
         if s.cache is not None:
             ranks, augment = self.accelerator, self.augment if s.cache_versions else None
+            keys = [None] * max(1, s.cache_versions)
+            if ranks.is_main_process:  # all of the data and the encoder is read for them: once
+                keys = cache_keys(self.model, self.data, augment, len(keys))
+            broadcast_object_list(keys)
             options = {"augment": augment, "workers": s.workers, "say": self.say}
             # The folder may be each machine's own, or one that all of them share.
             with ranks.main_process_first(), ranks.local_main_process_first():
-                for epoch in range(max(1, s.cache_versions)):
-                    cache = build_cache(self.model, self.data, s.cache, epoch=epoch, **options)
+                for epoch, key in enumerate(keys):
+                    cache = build_cache(self.model, self.data, s.cache, key, epoch=epoch, **options)
                     self.caches.append(cache)
 
     # The loop ----------------------------------------------------------------------------------
@@ -220,7 +224,7 @@ class Trainer:
     def _step(self, batches: list[tuple[int, Batch]]) -> bool:
         """Queue one optimiser step. Nothing here waits for a GPU, but for the clips of the next
         step and for other processes' counts. Returns whether a stop was asked for."""
-        s, state, accelerator = self.settings, self.state, self.accelerator
+        state, accelerator = self.state, self.accelerator
         labels = [self._labels(batch) for _, batch in batches]
         tokens = sum(int((rows != IGNORE).sum()) for rows in labels)
         clips = sum(len(batch) for _, batch in batches)
@@ -231,7 +235,7 @@ class Trainer:
         state.step += 1
         if tokens == 0:  # none of these clips could be decoded
             return bool(stop)
-        rate = learning_rate_at(state.utterances, s)
+        rate = learning_rate_at(state.utterances, self.settings)
         self.optimizer.param_groups[0]["lr"] = rate
         summed = torch.zeros((), device=self.device)
         for number, ((epoch, batch), rows) in enumerate(zip(batches, labels, strict=True), 1):
@@ -242,17 +246,19 @@ class Trainer:
                 # DDP takes the mean over processes; times their number that is the sum.
                 self.scaler.scale(loss * accelerator.num_processes / tokens).backward()
             summed += loss.detach()
-        learns = any(weight.grad is not None for weight in self.optimizer.param_groups[0]["params"])
-        if learns:  # else somebody exchanged the projector and not the optimiser
-            self.scaler.unscale_(self.optimizer)
-        norm = clip_grad_norm_(self.projector.parameters(), s.max_grad_norm)
-        if learns:
-            self.scaler.step(self.optimizer)  # leaves out a step whose gradients are not finite
-            self.scaler.update(None if self.half else 1.0)
-        self.optimizer.zero_grad()
+        norm = self._update()
         state.utterances += clips
         self.outcomes.add(accelerator.reduce(summed, "sum"), norm, tokens, rate)
         return bool(stop)
+
+    def _update(self) -> Tensor:
+        """Let the gradients change the weights; their norm before it was clipped."""
+        self.scaler.unscale_(self.optimizer)
+        norm = clip_grad_norm_(self.projector.parameters(), self.settings.max_grad_norm)
+        self.scaler.step(self.optimizer)  # leaves out a step whose gradients are not finite
+        self.scaler.update(None if self.half else 1.0)
+        self.optimizer.zero_grad()
+        return norm
 
     def _read_outcomes(self, interval: Interval, everything: bool) -> bool:
         """Count the steps that are done; whether too many in a row were not finite."""
@@ -342,7 +348,7 @@ class Trainer:
         if self.accelerator.is_main_process:
             if evaluate_now and self.eval_data is not None:
                 limit = self.settings.eval_limit
-                row["wer"] = evaluate(self.model, self.eval_data, limit=limit).wer
+                row["wer"] = evaluate(self.model, self.eval_data, limit=limit).wer.value
                 wer = math.inf if row["wer"] is None else row["wer"]  # no word in any transcript
                 if state.best is None or wer < state.best:
                     state.best = wer
