@@ -5,6 +5,7 @@ LAB_FLAGS ?=
 BIN := .venv/bin
 STAMP := .venv/.installed
 EXTRAS := .venv/.installed-extras
+COURSE := course,teach,dev
 
 # A folder of wheels made by `make wheelhouse` is the only source of packages where it exists.
 ifneq ($(wildcard wheelhouse/*.whl),)
@@ -74,7 +75,7 @@ lint: $(STAMP)  ## check style and formatting
 	$(BIN)/python -m ruff format --check .
 
 wheelhouse: $(BIN)/pip  ## download all packages, for class rooms without a network
-	$(BIN)/python -m pip download -d wheelhouse -c constraints.txt '.[dev,demo,browser,site]' pip setuptools
+	$(BIN)/python -m pip download -d wheelhouse -c constraints.txt '.[$(COURSE),demo,browser,site]' pip setuptools
 
 clean:  ## delete .venv and everything generated, but not wheelhouse/
 	rm -rf .venv .envs trace site build dist .pytest_cache .ruff_cache
@@ -88,11 +89,11 @@ $(BIN)/pip:
 
 # One pip command for everything: torch and torchaudio must be chosen together.
 $(STAMP): pyproject.toml constraints.txt | $(BIN)/pip
-	$(BIN)/python -m pip install $(PIP_FROM) -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install $(PIP_FROM) -c constraints.txt -e '.[$(COURSE)]'
 	@# JupyterLab would ask each student about news from the internet; the answer stays in .venv.
 	$(BIN)/jupyter labextension disable --level=sys_prefix "@jupyterlab/apputils-extension:announcements"
 	@touch $@
 
 $(EXTRAS): $(STAMP)
-	$(BIN)/python -m pip install $(PIP_FROM) -c constraints.txt -e '.[dev,demo,browser,site]'
+	$(BIN)/python -m pip install $(PIP_FROM) -c constraints.txt -e '.[$(COURSE),demo,browser,site]'
 	@touch $@

@@ -27,7 +27,8 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 PYPROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
 DEPENDENCIES = PYPROJECT["project"]["dependencies"]
-DEV = PYPROJECT["project"]["optional-dependencies"]["dev"]
+EXTRAS = PYPROJECT["project"]["optional-dependencies"]
+INSTALLED = ("course", "teach", "dev")  # by `make lab`
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 
 # What this machine's own checkout, home and package servers are called is nobody else's business.
@@ -82,11 +83,16 @@ def workspace(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_environment_yml_lists_the_packages_of_pyproject():
+@needs_make
+def test_conda_and_make_lab_install_the_course_what_teaching_needs_and_the_tests(workspace):
+    wanted = f".[{','.join(INSTALLED)}]"
+    assert f"pip install -c constraints.txt -e '{wanted}'" in " ".join(
+        check(run(["make", "-n", "lab"], workspace)).split()
+    )
     conda = yaml.safe_load((REPOSITORY / "environment.yml").read_text(encoding="utf-8"))
     *from_conda, from_pip = conda["dependencies"]
     assert from_conda == ["python" + PYPROJECT["project"]["requires-python"], "pip"]
-    assert from_pip["pip"] == ["-c constraints.txt", "-e .[dev]", *DEPENDENCIES]
+    assert from_pip["pip"] == ["-c constraints.txt", f"-e {wanted}"]
 
 
 def test_constraints_pin_every_direct_dependency_to_a_version_that_pyproject_allows():
@@ -100,7 +106,8 @@ def test_constraints_pin_every_direct_dependency_to_a_version_that_pyproject_all
         name = canonicalize_name(pin[1])
         assert name not in pins, f"{name} is pinned twice"
         pins[name] = pin[2]
-    for text in [*DEPENDENCIES, *DEV, *PYPROJECT["build-system"]["requires"]]:
+    extras = [text for extra in INSTALLED for text in EXTRAS[extra]]
+    for text in [*DEPENDENCIES, *extras, *PYPROJECT["build-system"]["requires"]]:
         wanted = Requirement(text)
         version = pins[canonicalize_name(wanted.name)]
         assert wanted.specifier.contains(version), f"{version} is pinned, {text} is asked for"

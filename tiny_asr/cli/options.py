@@ -4,6 +4,7 @@ The same option means the same in every command because it is declared once, her
 libraries are imported inside the functions, so that help comes at once.
 """
 
+from importlib.util import find_spec
 from typing import Annotated
 
 import typer
@@ -28,6 +29,16 @@ AudioColumn = Annotated[str | None, typer.Option(help="where the sound is; audio
 TextColumn = Annotated[str | None, typer.Option(help="where the text is; text if not given")]
 Limit = Annotated[int | None, typer.Option(help="the first so many clips only")]
 BatchSeconds = Annotated[float | None, typer.Option(help="padded seconds of audio in a batch")]
+
+NO_PICTURES = (
+    "no matplotlib here, which draws them; expected the extra `course`: "
+    "pip install 'tiny-asr[course]'"
+)
+
+
+def can_draw() -> bool:
+    """Whether matplotlib is installed, which recognising and training do without."""
+    return find_spec("matplotlib") is not None
 
 
 def load_model(model: str, encoder: str | None, decoder: str | None, device: str, dtype: str):

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tiny_asr.cli.options import (
+    NO_PICTURES,
     AudioColumn,
     BatchSeconds,
     Data,
@@ -27,6 +28,7 @@ from tiny_asr.cli.options import (
     Model,
     Split,
     TextColumn,
+    can_draw,
     error_line,
     load_model,
 )
@@ -155,10 +157,11 @@ def evaluate(
     for path in (report, out):  # said before minutes of work
         if path is not None and not path.parent.is_dir():
             raise ValueError(f"there is no folder {path.parent} for {path.name}; make it first")
+    if report is not None and not can_draw():
+        raise ValueError(f"--report has charts: {NO_PICTURES}")
     from tqdm import tqdm
 
     from tiny_asr.data.dataset import load_data, noise_utterances
-    from tiny_asr.evaluation.report import write_report
     from tiny_asr.evaluation.score import Result
     from tiny_asr.evaluation.score import evaluate as measure
 
@@ -190,6 +193,8 @@ def evaluate(
     if reference is not None:
         aside(_difference(result, reference))
     if report is not None:
+        from tiny_asr.evaluation.report import write_report
+
         loaders = {clip.id: clip.load for clip in clips}
         title = f"{recogniser.config.name_or_path or model} on {clips.name}"
         write_report(
