@@ -1,4 +1,4 @@
-"""`pip install .` alone recognises, evaluates and trains: Jupyter and matplotlib come with extras."""
+"""`pip install .` recognises, evaluates and trains: Jupyter and matplotlib come with extras."""
 
 import json
 import re
@@ -7,60 +7,35 @@ import sys
 from pathlib import Path
 
 import pytest
+from command_runs import run_commands
 
-from tiny_asr import data_dir, sample_clip
+from tiny_asr import data_dir
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 HEARD = "she listens to the sea and its waves turning towards"
 # What the extras `course`, `demo` and `teach` bring, as it is imported.
 EXTRAS = ("matplotlib", "PIL", "IPython", "ipywidgets", "anywidget", "jupyterlab", "nbval")
 EXTRAS += ("nbformat", "gradio")
-# Runs commands one after the other; writes what each printed, and its exit status, as JSON.
-PROGRAM = f"""
-import contextlib, io, json, sys
-for name in {EXTRAS}:
-    sys.modules[name] = None  # as if it were not installed
-from tiny_asr.cli.main import main
-for arguments in json.loads(sys.argv[1]):
-    sys.argv = ["tiny-asr", *arguments]
-    with contextlib.redirect_stdout(io.StringIO(newline=None)) as out:
-        with contextlib.redirect_stderr(io.StringIO()) as err:
-            out.reconfigure = lambda **_: None
-            try:
-                main()
-            except SystemExit as end:
-                status = end.code
-    print(json.dumps([status, out.getvalue(), err.getvalue()]))
-"""
-TEST_CLIPS = ("--data", "DATA/speech/test.parquet", "--limit", "4")
+TEST_CLIPS = ("--data", "data/speech/test.parquet", "--limit", "4")
 COMMANDS = {
     "help": ("--help",),
     "info": ("info",),
-    "transcribe": ("transcribe", "CLIP"),
-    "trace": ("trace", "CLIP", "--out", "OUT/pictures"),
+    "transcribe": ("transcribe", "data/sample.flac"),
+    "trace": ("trace", "data/sample.flac", "--out", "pictures"),
     "evaluate": ("evaluate", *TEST_CLIPS),
-    "report": ("evaluate", *TEST_CLIPS, "--report", "OUT/report.html"),
-    "train": ("train", *TEST_CLIPS, "--max-utterances", "8", "--out", "OUT/run", "--fresh"),
+    "report": ("evaluate", *TEST_CLIPS, "--report", "report.html"),
+    "train": ("train", *TEST_CLIPS, "--max-utterances", "8", "--out", "run", "--fresh"),
     "demo": ("demo", "--no-open"),
 }
 
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory) -> dict[str, tuple[int, str, str]]:
-    """Command -> its exit status, stdout and stderr where no extra is installed; `out`: a folder."""
+    """Command -> exit status, stdout and stderr where no extra is installed; `out`: a folder."""
     out = tmp_path_factory.mktemp("bare")
-    places = {"DATA": str(data_dir()), "CLIP": str(sample_clip()), "OUT": str(out)}
-
-    def placed(argument: str) -> str:
-        return re.sub(r"\b(DATA|CLIP|OUT)\b", lambda found: places[found[0]], argument)
-
-    commands = [[placed(argument) for argument in command] for command in COMMANDS.values()]
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, json.dumps(commands)], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    results = map(json.loads, done.stdout.splitlines())
-    return dict(zip(COMMANDS, map(tuple, results), strict=True)) | {"out": out}
+    (out / "data").symlink_to(data_dir())
+    results = run_commands(COMMANDS.values(), out, missing=EXTRAS)
+    return dict(zip(COMMANDS, results, strict=True)) | {"out": out}
 
 
 @pytest.mark.parametrize(
@@ -75,13 +50,13 @@ def ran(tmp_path_factory) -> dict[str, tuple[int, str, str]]:
 )
 def test_the_command_needs_no_extra(ran, command, says):
     status, out, err = ran[command]
-    assert status in (0, None), err
+    assert status == 0, err
     assert says in out
 
 
 def test_a_trace_without_pictures_is_a_table_and_a_line_on_what_to_install(ran):
     status, out, err = ran["trace"]
-    assert status in (0, None) and "audio_embeddings   1 x 30 x 288" in out and HEARD in out
+    assert status == 0 and "audio_embeddings   1 x 30 x 288" in out and HEARD in out
     (line,) = err.splitlines()
     assert "without pictures" in line and "pip install 'tiny-asr[course]'" in line
     assert "wrote" not in out and not (ran["out"] / "pictures").exists()
@@ -100,8 +75,8 @@ def test_pip_install_into_an_empty_environment_transcribes_and_brings_no_jupyter
     python = tmp_path / "bare" / "bin" / "python"
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "bare"], check=True)
     pip = [python, "-m", "pip", "--disable-pip-version-check"]
-    constraints = ["-c", REPOSITORY / "constraints.txt"]
-    subprocess.run([*pip, "install", "-q", *constraints, REPOSITORY], check=True, cwd=tmp_path)
+    # Without constraints.txt, as somebody else's project would: the bounds alone must be right.
+    subprocess.run([*pip, "install", "-q", REPOSITORY], check=True, cwd=tmp_path)
 
     def said(*command: str) -> str:
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
