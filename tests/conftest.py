@@ -12,7 +12,7 @@ os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 REPOSITORY = Path(__file__).resolve().parent.parent
 # Parts of names, what takes minutes first: were it last, one of two processes would wait for it.
 LONGEST = ("05_training", "02_encoder", ".ipynb", "/training/", "/fast/", "/bench/", "/recipes/")
-LONGEST += ("::Test05", "::Test02", "/teaching/", "/project/")
+LONGEST += ("/teaching/", "/project/", "::Test05", "::Test02", "/browser/test_site")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
