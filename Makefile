@@ -5,6 +5,9 @@ LAB_FLAGS ?=
 BIN := .venv/bin
 STAMP := .venv/.installed
 EXTRAS := .venv/.installed-extras
+COURSE := course,teach,dev
+# In two processes, a file or class in one of them, in the order of tests/conftest.py
+PYTEST_TWO = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
 
 # A folder of wheels made by `make wheelhouse` is the only source of packages where it exists.
 ifneq ($(wildcard wheelhouse/*.whl),)
@@ -30,10 +33,9 @@ lab: $(STAMP)  ## the first notebook in JupyterLab (LAB_FLAGS=--no-browser)
 		--LabApp.default_url=/lab/tree/notebooks/00_one_clip_all_the_way.ipynb $(LAB_FLAGS)
 
 test: $(STAMP)  ## run the tests, and every notebook with its outputs compared
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope \
-		--nbval --nbval-current-env --nbval-cell-timeout=300 tests notebooks
+	$(PYTEST_TWO) --nbval --nbval-current-env --nbval-cell-timeout=300 tests notebooks
 
-test-slow: $(STAMP)  ## slow tests: a run killed 20 times and resumed
+test-slow: $(STAMP)  ## a run killed 20 times and resumed; a bare pip install (5 GB)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow tests
 
 trace: $(STAMP)  ## the bundled clip through every stage; pictures in trace/
@@ -47,7 +49,7 @@ badges: $(STAMP)  ## Colab badges for REPO=owner/name; REPO= removes them
 	$(BIN)/python notebooks/badges.py "$(REPO)"
 
 test-browser: $(EXTRAS)  ## notebooks, demo page and site in headless Chromium
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope tests/browser
+	$(PYTEST_TWO) tests/browser
 
 test-colab: $(STAMP)  ## the set-up cell on a machine like Colab (5 GB, minutes)
 	$(BIN)/python tests/simulate_colab.py --python $(PYTHON)
@@ -75,7 +77,7 @@ lint: $(STAMP)  ## check style, formatting and types
 	$(BIN)/python -m mypy
 
 wheelhouse: $(BIN)/pip  ## download all packages, for class rooms without a network
-	$(BIN)/python -m pip download -d wheelhouse -c constraints.txt '.[dev,demo,browser,site]' pip setuptools
+	$(BIN)/python -m pip download -d wheelhouse -c constraints.txt '.[$(COURSE),demo,browser,site]' pip setuptools
 
 clean:  ## delete .venv and everything generated, but not wheelhouse/
 	rm -rf .venv .envs trace site build dist .pytest_cache .ruff_cache .mypy_cache
@@ -89,11 +91,11 @@ $(BIN)/pip:
 
 # One pip command for everything: torch and torchaudio must be chosen together.
 $(STAMP): pyproject.toml constraints.txt | $(BIN)/pip
-	$(BIN)/python -m pip install $(PIP_FROM) -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install $(PIP_FROM) -c constraints.txt -e '.[$(COURSE)]'
 	@# JupyterLab would ask each student about news from the internet; the answer stays in .venv.
 	$(BIN)/jupyter labextension disable --level=sys_prefix "@jupyterlab/apputils-extension:announcements"
 	@touch $@
 
 $(EXTRAS): $(STAMP)
-	$(BIN)/python -m pip install $(PIP_FROM) -c constraints.txt -e '.[dev,demo,browser,site]'
+	$(BIN)/python -m pip install $(PIP_FROM) -c constraints.txt -e '.[$(COURSE),demo,browser,site]'
 	@touch $@

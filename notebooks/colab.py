@@ -57,10 +57,11 @@ def install(course: Path) -> None:
 
 
 def requirements(course: Path) -> list[str]:
-    """The dependencies in the course's pyproject.toml that pip may choose here."""
+    """What the package and its notebooks need, by pyproject.toml, that pip may choose here."""
     project = tomllib.loads((course / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     settled = {*KEPT, *NOT_NEEDED}
-    return [line for line in project["dependencies"] if name_of(line) not in settled]
+    wanted = project["dependencies"] + project["optional-dependencies"]["course"]
+    return [line for line in wanted if name_of(line) not in settled]
 
 
 def name_of(requirement: str) -> str:

@@ -21,6 +21,7 @@ COPIED = (  # with every page that the README or a notebook leads to
     "data",
     "docs/glossary.md",
     "docs/images",
+    "docs/map.md",
     "docs/speed",
     "docs/speed.md",
     "docs/teaching.md",

@@ -10,6 +10,19 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+# Parts of names, what takes minutes first: were it last, one of two processes would wait for it.
+LONGEST = ("05_training", "02_encoder", ".ipynb", "/training/", "/fast/", "/bench/", "/recipes/")
+LONGEST += ("/teaching/", "/project/", "::Test05", "::Test02", "/browser/test_site")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files and classes first; `--no-loadscope-reorder` leaves them so."""
+
+    def place(item: pytest.Item) -> int:
+        name = item.nodeid.partition("[")[0]
+        return next((i for i, part in enumerate(LONGEST) if part in name), len(LONGEST))
+
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session")

@@ -44,7 +44,9 @@ def main(arguments: list[str]) -> int:
     pip = make_environment(ROOT / ".envs" / end)
     wanted = requirements(end)
     print(f"{end}: installing {' '.join(wanted)}", flush=True)
-    subprocess.run([*pip, "install", "-q", "-U", "-e", f"{ROOT}[dev]", *wanted], check=True)
+    subprocess.run(
+        [*pip, "install", "-q", "-U", "-e", f"{ROOT}[course,teach,dev]", *wanted], check=True
+    )
     show = f"from importlib.metadata import version as v; print(*[n + ' ' + v(n) for n in {SHOWN}])"
     subprocess.run([pip[0], "-c", show], check=True)
     command = [pip[0], "-m", "pytest", "-q", "-n", "2", "--dist", "loadscope", "tests"]

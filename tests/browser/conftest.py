@@ -1,4 +1,4 @@
-"""What the browser tests share: a browser, `new_page` for pages in it, a folder for screenshots.
+"""What the browser tests share: a browser, pages in it, JupyterLab, a folder for screenshots.
 
 So a test takes `new_page` and `shots`, calls `page = new_page(dark=True)`, and in the end
 `page.screenshot(path=shots / "name.png")`.
@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import chromium
+import lab
 import pytest
 from playwright.sync_api import Browser, Page, Playwright, sync_playwright
 
@@ -27,6 +28,13 @@ def browser(playwright: Playwright) -> Iterator[Browser]:
     browser = chromium.launch(playwright)
     yield browser
     browser.close()
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory) -> Iterator[lab.Server]:
+    """JupyterLab, as `make lab` starts it, on copies of the notebooks."""
+    with lab.make_lab(tmp_path_factory.mktemp("class_room")) as server:
+        yield server
 
 
 @pytest.fixture

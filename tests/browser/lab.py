@@ -57,10 +57,11 @@ OVER = f"""() => {{
 
 @dataclass(frozen=True)
 class Server:
-    """A running JupyterLab: its address without a slash at the end, and its password."""
+    """A running JupyterLab: its address without a slash at the end, its password, its folder."""
 
     address: str
     token: str
+    folder: Path
 
     def ask(self, path: str, method: str = "GET") -> bytes:
         """One request to the server's interface for programs, such as `api/sessions`."""
@@ -116,7 +117,7 @@ def make_lab(folder: Path) -> Iterator[Server]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    server = Server(f"http://127.0.0.1:{port}", secrets.token_hex(16))
+    server = Server(f"http://127.0.0.1:{port}", secrets.token_hex(16), folder)
     flags = (
         f"--no-browser --expose-app-in-browser --ServerApp.port={port} --ServerApp.port_retries=0"
     )

@@ -18,13 +18,6 @@ ANSWER_MS = 30_000  # a slider may ask for another pass through the model
 WITHOUT_SLIDER = {"05"}  # it has a run to watch
 
 
-@pytest.fixture(scope="session")
-def server(tmp_path_factory) -> Iterator[lab.Server]:
-    """JupyterLab, as `make lab` starts it."""
-    with lab.make_lab(tmp_path_factory.mktemp("class_room")) as server:
-        yield server
-
-
 @pytest.fixture(scope="class")
 def opened(request, browser: Browser, server: lab.Server) -> Iterator[lab.Lab]:
     """The notebook in a window as large as a small laptop's, with all its cells run."""

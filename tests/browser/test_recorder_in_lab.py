@@ -3,13 +3,12 @@
 import io
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import nbformat
 import pytest
 import soundfile
 import torch
-from lab import Lab, Server, make_lab
+from lab import Lab, Server
 from playwright.sync_api import Page, Playwright, expect
 from voice import SPEAKING_SECONDS, speaking, words_heard
 
@@ -26,33 +25,23 @@ else:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("recorder")
-
-
-@pytest.fixture(scope="module")
-def server(folder: Path) -> Iterator[Server]:
-    with make_lab(folder) as server:
-        cells = [nbformat.v4.new_code_cell(source) for source in (RECORD, USE)]
-        metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
-        notebook = nbformat.v4.new_notebook(cells=cells, metadata=metadata)
-        nbformat.write(notebook, folder / "notebooks" / "voice.ipynb")
-        yield server
-
-
-@pytest.fixture(scope="module")
-def page(playwright: Playwright, server: Server, folder: Path) -> Iterator[Page]:
+def page(playwright: Playwright, server: Server) -> Iterator[Page]:
     """A notebook with a recorder that waits for a voice, and a cell that saves what it has."""
-    with speaking(playwright, folder) as browser:
+    cells = [nbformat.v4.new_code_cell(source) for source in (RECORD, USE)]
+    metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
+    notebook = nbformat.v4.new_notebook(cells=cells, metadata=metadata)
+    nbformat.write(notebook, server.folder / "notebooks" / "voice.ipynb")
+    with speaking(playwright, server.folder) as browser:
         lab = Lab(browser.new_page(), server, "voice.ipynb")
         lab.run_all(60)
         assert lab.state()["errors"] == []
         yield lab.page
+    server.stop_kernels()
 
 
-def used(page: Page, folder: Path) -> tuple[torch.Tensor | None, str]:
+def used(page: Page, server: Server) -> tuple[torch.Tensor | None, str]:
     """Run the second cell: the waveform that it finds in the recorder, and what it prints of it."""
-    saved = folder / "notebooks" / "waveform.pt"
+    saved = server.folder / "notebooks" / "waveform.pt"
     saved.unlink()
     page.locator(".jp-CodeCell").nth(1).locator(".cm-content").click()
     page.keyboard.press("Control+Enter")
@@ -61,7 +50,7 @@ def used(page: Page, folder: Path) -> tuple[torch.Tensor | None, str]:
     return torch.load(saved), printed.inner_text()
 
 
-def test_a_recording_arrives_and_is_understood(page, folder, shots):
+def test_a_recording_arrives_and_is_understood(page, server, shots):
     page.get_by_role("button", name="Record").click()
     expect(page.get_by_role("meter")).to_be_visible()
     page.wait_for_timeout(SPEAKING_SECONDS * 1000)
@@ -70,25 +59,25 @@ def test_a_recording_arrives_and_is_understood(page, folder, shots):
     status = page.locator(".tiny-asr-recorder").get_by_role("status")
     expect(status).to_contain_text("s from the microphone. Now run the cells below.")
     expect(page.get_by_role("meter")).to_be_hidden()
-    waveform, printed = used(page, folder)
+    waveform, printed = used(page, server)
     page.screenshot(path=shots / "recorder_recorded.png")
     assert waveform.dtype == torch.float32
     assert SPEAKING_SECONDS - 0.5 < len(waveform) / 16_000 < SPEAKING_SECONDS + 2
     assert words_heard(printed) >= 5, printed
 
 
-def test_a_file_arrives_as_it_is(page, folder):
+def test_a_file_arrives_as_it_is(page, server):
     with page.expect_file_chooser() as chooser:
         page.get_by_role("button", name="Choose a file").click()
     chooser.value.set_files(sample_clip())
     status = page.locator(".tiny-asr-recorder").get_by_role("status")
     expect(status).to_have_text("3.0 s from sample.flac. Now run the cells below.")
-    waveform, printed = used(page, folder)
+    waveform, printed = used(page, server)
     torch.testing.assert_close(waveform, load_audio(sample_clip()), atol=1e-4, rtol=0)
     assert words_heard(printed) >= 8, printed
 
 
-def test_what_is_no_clip_is_refused_with_a_reason(page, folder):
+def test_what_is_no_clip_is_refused_with_a_reason(page, server):
     files = {
         "text.wav": (b"not a sound", "cannot be read; expected sound"),
         "long.wav": (wav(31), "lasts 31.0 s; expected at most 30 s"),
@@ -101,7 +90,7 @@ def test_what_is_no_clip_is_refused_with_a_reason(page, folder):
         status = page.locator(".tiny-asr-recorder").get_by_role("status")
         expect(status).to_contain_text(f"{name}")
         expect(status).to_contain_text(complaint)
-    waveform, _ = used(page, folder)
+    waveform, _ = used(page, server)
     assert waveform is None, "an older clip would pass for the silent one"
 
 

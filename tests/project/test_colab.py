@@ -30,6 +30,7 @@ OFFERED = [
     ("torch", "2.10.0", ""),
     ("numpy", "2.4.6", ""),
     ("jiwer", "4.0.0", "numpy"),
+    ("matplotlib", "3.10.0", "numpy"),
     ("transformers", "5.17.0", "numpy>=2"),
     ("transformers", "5.20.0", "numpy>=2.3"),  # would bring another numpy: not to be taken
     ("hungry", "1.0", "numpy>=2.3"),
@@ -43,7 +44,9 @@ backend-path = ["."]
 [project]
 name = "tiny-asr"
 version = "0.1.0"
-dependencies = ["torch>=2.6,<2.11", "torchaudio", "numpy", "jupyterlab", "nbval", {needs}]
+dependencies = ["torch>=2.6,<2.11", "torchaudio", "numpy", {needs}]
+[project.optional-dependencies]
+course = ["jupyterlab", "nbval", "matplotlib"]
 """
 NEEDS = '"transformers>=5.17,<6", "jiwer"'
 BACKEND = """
@@ -189,8 +192,11 @@ def test_a_machine_like_colab_gets_the_course_once_and_keeps_its_torch(machine):
     clone = (machine.content / "tiny-asr-course").resolve()
     assert json.loads(first) == [str(machine.content.resolve()), GIVEN | TOO_OLD]
     assert waiting.startswith("installing the course")
-    assert said == "installed: jiwer 4.0.0, tiny-asr 0.1.0, transformers 5.17.0"
-    now = GIVEN | {"jiwer": "4.0.0", "tiny-asr": "0.1.0", "transformers": "5.17.0"}
+    assert said == (
+        "installed: jiwer 4.0.0, matplotlib 3.10.0, tiny-asr 0.1.0, transformers 5.17.0"
+    )
+    now = GIVEN | {"jiwer": "4.0.0", "matplotlib": "3.10.0"}
+    now |= {"tiny-asr": "0.1.0", "transformers": "5.17.0"}
     assert json.loads(second) == json.loads(third) == [str(clone / "notebooks"), now]
     assert place == str(clone / "tiny_asr")
 
@@ -226,7 +232,7 @@ def test_a_python_without_torch_is_told_of_make_lab(tmp_path):
 
 def test_pip_is_asked_for_the_real_dependencies_but_for_those_settled():
     asked = {colab.name_of(line) for line in colab.requirements(REPOSITORY)}
-    assert {"transformers", "datasets", "jiwer", "huggingface-hub"} <= asked
+    assert {"transformers", "datasets", "jiwer", "huggingface-hub", "matplotlib"} <= asked
     settled = {*colab.GIVEN, *colab.NOT_NEEDED}
     assert not asked & settled
     listed = (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8")

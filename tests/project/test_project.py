@@ -7,7 +7,6 @@ import importlib.metadata
 import json
 import os
 import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from pathlib import Path
 import nbformat
 import pytest
 import yaml
+from command_runs import run_commands
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -27,7 +27,8 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 PYPROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
 DEPENDENCIES = PYPROJECT["project"]["dependencies"]
-DEV = PYPROJECT["project"]["optional-dependencies"]["dev"]
+EXTRAS = PYPROJECT["project"]["optional-dependencies"]
+INSTALLED = ("course", "teach", "dev")  # by `make lab`
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 
 # What this machine's own checkout, home and package servers are called is nobody else's business.
@@ -35,8 +36,7 @@ PRIVATE = re.compile(
     r"(?<![\w.-])/(?:work|root|home|Users|opt)/|[A-Z]:\\Users"
     r"|pypi\.org|pythonhosted\.org|download\.pytorch\.org|conda\.anaconda\.org|npmjs\.org"
 )
-# These install gigabytes, start a server or take minutes: the test asks make what it would do.
-NOT_RUN = {"make lab", "make demo", "make test", "make wheelhouse"}
+HEARD = "she listens to the sea and its waves turning towards"
 
 needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 
@@ -71,22 +71,31 @@ def project_files() -> list[Path]:
     return [path for name in names if name and (path := REPOSITORY / name).is_file()]
 
 
-@pytest.fixture
-def workspace(tmp_path: Path) -> Path:
+def checkout(folder: Path) -> Path:
     """A checkout to run commands in: what they write lands here, and it has no `.venv`."""
     for entry in REPOSITORY.iterdir():
         if entry.is_file():
-            shutil.copy(entry, tmp_path)
+            shutil.copy(entry, folder)
         elif entry.name in ("data", "notebooks", "tests", "tiny_asr"):
-            (tmp_path / entry.name).symlink_to(entry)
-    return tmp_path
+            (folder / entry.name).symlink_to(entry)
+    return folder
 
 
-def test_environment_yml_lists_the_packages_of_pyproject():
+@pytest.fixture
+def workspace(tmp_path: Path) -> Path:
+    return checkout(tmp_path)
+
+
+@needs_make
+def test_conda_and_make_lab_install_the_course_what_teaching_needs_and_the_tests(workspace):
+    wanted = f".[{','.join(INSTALLED)}]"
+    assert f"pip install -c constraints.txt -e '{wanted}'" in " ".join(
+        check(run(["make", "-n", "lab"], workspace)).split()
+    )
     conda = yaml.safe_load((REPOSITORY / "environment.yml").read_text(encoding="utf-8"))
     *from_conda, from_pip = conda["dependencies"]
     assert from_conda == ["python" + PYPROJECT["project"]["requires-python"], "pip"]
-    assert from_pip["pip"] == ["-c constraints.txt", "-e .[dev]", *DEPENDENCIES]
+    assert from_pip["pip"] == ["-c constraints.txt", f"-e {wanted}"]
 
 
 def test_constraints_pin_every_direct_dependency_to_a_version_that_pyproject_allows():
@@ -100,7 +109,8 @@ def test_constraints_pin_every_direct_dependency_to_a_version_that_pyproject_all
         name = canonicalize_name(pin[1])
         assert name not in pins, f"{name} is pinned twice"
         pins[name] = pin[2]
-    for text in [*DEPENDENCIES, *DEV, *PYPROJECT["build-system"]["requires"]]:
+    extras = [text for extra in INSTALLED for text in EXTRAS[extra]]
+    for text in [*DEPENDENCIES, *extras, *PYPROJECT["build-system"]["requires"]]:
         wanted = Requirement(text)
         version = pins[canonicalize_name(wanted.name)]
         assert wanted.specifier.contains(version), f"{version} is pinned, {text} is asked for"
@@ -123,7 +133,7 @@ def test_the_licence_is_mit():
 
 def test_both_ci_systems_run_the_same_script():
     script = REPOSITORY / ".ci" / "run"
-    assert "make test" in script.read_text(encoding="utf-8").splitlines()
+    assert {"make lint", "make test"} <= set(script.read_text(encoding="utf-8").splitlines())
     assert os.access(script, os.X_OK)
     workflow = yaml.safe_load((REPOSITORY / ".github/workflows/ci.yml").read_text(encoding="utf-8"))
     assert workflow["jobs"]["test"]["steps"][-1] == {"run": "bash .ci/run"}
@@ -145,6 +155,20 @@ def test_no_file_names_this_machine_or_a_package_server():
             if match := PRIVATE.search(line):
                 found.append(f"{path.relative_to(REPOSITORY)}:{number}: {match[0]}")
     assert found == []
+
+
+def test_every_path_that_a_page_or_a_notebook_names_is_there():
+    tops = "|".join(path.name for path in REPOSITORY.iterdir() if path.is_dir())
+    named = re.compile(rf"`((?:{tops})/[\w./-]*)`")
+    pages = [path for path in project_files() if path.suffix in (".md", ".ipynb", ".yml")]
+    missing = {
+        f"{page.relative_to(REPOSITORY)}: {name}"
+        for page in pages
+        if page.name != "CHANGELOG.md"  # tells of what was
+        for name in named.findall(page.read_text(encoding="utf-8"))
+        if not (REPOSITORY / name).exists() and not re.search("[A-Z]{4}", name)  # stands for any
+    }
+    assert missing == set()
 
 
 @needs_make
@@ -186,44 +210,42 @@ def test_make_says_what_to_do_when_python_is_too_old(workspace):
     assert not (workspace / ".venv").exists()
 
 
-SLOW = {"tiny-asr benchmark --utterances 4 --rounds 1": [pytest.mark.slow]}  # its own tests are not
+LINES = "".join(fenced("bash")).splitlines()
+# The benchmark takes a minute, and has tests of its own: here its options are read, and no more.
+COMMANDS = [
+    [*line.split()[1:], *(["--help"] if "benchmark" in line else [])]
+    for line in LINES
+    if line.startswith("tiny-asr ")
+]
 
 
-@pytest.mark.parametrize(
-    "line",
-    [pytest.param(x, marks=SLOW.get(x, [])) for x in "".join(fenced("bash")).splitlines()],
-)
-def test_readme_command(line, workspace):
-    command = shlex.split(line)
-    if command[0] == "make":
-        if shutil.which("make") is None:
-            pytest.skip("make is not installed")
-        # -o: take what is installed here as up to date, so that make only does the rest.
-        as_installed = ["-o", ".venv/.installed", f"BIN={BIN}"]
-        command += ["-n"] if line in NOT_RUN else as_installed
-    output = check(run(command, workspace))
-    assert output.strip()
-    if "--json" in command:
-        json.loads(output)
-    if "trace" in command:
-        assert {"encoder_output.png", "projector_output.png"} <= {
-            path.name for path in (workspace / "trace").iterdir()
-        }
+@needs_make
+@pytest.mark.parametrize("line", [line for line in LINES if line.startswith("make")])
+def test_make_knows_the_readmes_target(line, workspace):
+    """What it would do: most install gigabytes or start a server, and `trace` is run below."""
+    planned = check(run([*line.split(), "-n", "-o", ".venv/.installed"], workspace))
+    assert ".venv/bin/" in planned
+    if line == "make trace":
+        assert planned == ".venv/bin/tiny-asr trace --out trace\n"
 
 
-@pytest.mark.parametrize("block", fenced("python"))
-def test_readme_python(block, workspace):
-    assert check(run([sys.executable, "-c", block], workspace)).strip()
+def test_the_readmes_commands_run(tmp_path):
+    folder = checkout(tmp_path)
+    assert "Usage: tiny-asr" in check(run(["tiny-asr", "--help"], folder))
+    results = dict(zip(map(tuple, COMMANDS), run_commands(COMMANDS, folder), strict=True))
+    assert [status for status, *_ in results.values()] == [0] * len(COMMANDS), results
+    said = {command[0]: out for command, (_, out, _) in results.items()}
+    assert {"--help", "info", "trace", "transcribe", "benchmark"} == said.keys()
+    assert "tiny" in said["info"] and "Usage: tiny-asr benchmark" in said["benchmark"]
+    assert json.loads(said["transcribe"])["files"][0]["text"] == HEARD
+    pictures = {path.name for path in (folder / "trace").iterdir()}
+    assert pictures == {"encoder_output.png", "projector_output.png", "journey.png"}
 
 
-def test_readme_has_commands_and_python():
-    assert set("".join(fenced("bash")).splitlines()) >= NOT_RUN
-    assert len(fenced("python")) == 1
-
-
-def test_a_wheel_in_an_empty_folder_transcribes_without_network(tmp_path):
+def test_a_wheel_in_an_empty_folder_runs_the_readmes_python_without_network(tmp_path):
     wheels, target, elsewhere = (tmp_path / name for name in ("wheels", "target", "elsewhere"))
-    elsewhere.mkdir()
+    (elsewhere / "data").mkdir(parents=True)
+    shutil.copy(REPOSITORY / "data/sample.flac", elsewhere / "data")
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
     build = ["wheel", str(REPOSITORY), "--no-deps", "--no-build-isolation", "-w", str(wheels)]
     check(run(pip + build, elsewhere))
@@ -234,18 +256,18 @@ def test_a_wheel_in_an_empty_folder_transcribes_without_network(tmp_path):
     assert folders == {"tiny_asr", f"tiny_asr-{tiny_asr.__version__}.dist-info"}
     check(run([*pip, "install", "--no-deps", "--target", str(target), str(wheel)], elsewhere))
 
+    (block,) = fenced("python")
     program = f"""
 from pathlib import Path
 import tiny_asr
-from tiny_asr import ASRModel, data_dir, sample_clip
+from tiny_asr import data_dir, sample_clip
 target = Path({str(target)!r}).resolve()
-assert Path(tiny_asr.__file__).resolve().is_relative_to(target), tiny_asr.__file__
-assert data_dir().is_relative_to(target), data_dir()
-text = ASRModel.from_pretrained("tiny").transcribe(sample_clip())
-assert isinstance(text, str), text
-"""
+for place in (Path(tiny_asr.__file__).resolve(), data_dir(), sample_clip()):
+    assert place.is_relative_to(target), place
+{block}"""
     home = {"HOME": str(elsewhere), "PYTHONPATH": str(target), "HF_HUB_OFFLINE": "1"}
-    check(run([sys.executable, "-c", program], elsewhere, **home))
+    text, shapes = check(run([sys.executable, "-c", program], elsewhere, **home)).splitlines()
+    assert text == HEARD and shapes == "(1, 150, 256) (1, 30, 288)"
 
 
 def test_executing_a_notebook_twice_writes_the_same_bytes(tmp_path):

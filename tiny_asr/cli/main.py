@@ -26,12 +26,14 @@ import typer
 from tiny_asr import __version__
 from tiny_asr.cli import training as cli_training
 from tiny_asr.cli.options import (
+    NO_PICTURES,
     Decoder,
     Device,
     Dtype,
     Encoder,
     Json,
     Model,
+    can_draw,
     check_target,
     error_line,
     load_model,
@@ -95,34 +97,26 @@ def trace(
 ) -> None:
     """Follow one clip through every stage, with pictures; without FILE, the bundled sentence."""
     from tiny_asr.audio import load_audio
-    from tiny_asr.figures import plots
     from tiny_asr.figures.trace import trace_clip
     from tiny_asr.hub import sample_clip
-    from tiny_asr.shapes import SAMPLE_RATE, SAMPLES_PER_ENCODER_FRAME
+    from tiny_asr.shapes import SAMPLE_RATE
 
     import_module("tiny_asr.model")  # now, so that the seconds below are work alone
     start = time.perf_counter()
     waveform = load_audio(_source(file or str(sample_clip())))
-    check_target("--out", out, folder=True)
-    out.mkdir(parents=True, exist_ok=True)
+    if draws := can_draw():
+        check_target("--out", out, folder=True)
+        out.mkdir(parents=True, exist_ok=True)
+    else:
+        warnings.warn(f"the table alone, without pictures: {NO_PICTURES}", stacklevel=1)
     recogniser, choice = load_model(model, encoder, decoder, device, dtype)
     traced = trace_clip(recogniser, waveform, SAMPLE_RATE)
-    frame = SAMPLES_PER_ENCODER_FRAME / SAMPLE_RATE
-    embedding = frame * recogniser.config.audio_downsample_rate
-    figures = {
-        "encoder_output.png": plots.embeddings(
-            traced["encoder_output"], "Whisper encoder output (audio embeddings)", frame
-        ),
-        "projector_output.png": plots.embeddings(
-            traced["audio_embeddings"], "Projector output (text-like embeddings)", embedding
-        ),
-        "journey.png": plots.journey(traced),
-    }
-    files = [str(plots.save(figure, out / name)) for name, figure in figures.items()]
+    files = _draw(traced, recogniser.config.audio_downsample_rate, out) if draws else []
     seconds = time.perf_counter() - start
     if not as_json:
         print(traced)
-        print("\n".join(f"wrote {name}" for name in files))
+        for name in files:
+            print(f"wrote {name}")
         print(f"{seconds:.1f} s of work after imports")
         return
     stages = [
@@ -201,14 +195,32 @@ def demo(
     dtype: Dtype = "auto",
 ) -> None:
     """Open a page to speak to: the text as it is written, and each stage's shape."""
-    if find_spec("gradio") is None:
+    if find_spec("gradio") is None or not can_draw():
         raise ValueError(
-            "no gradio here, which draws the page of the demo; expected the extra `demo`: "
+            "no gradio or matplotlib here, which draw the demo's page; expected the extra `demo`: "
             "pip install 'tiny-asr[demo]', or `make demo` in a clone of the course"
         )
     from tiny_asr.demo.page import serve
 
     serve(load_model(model, encoder, decoder, device, dtype)[0], port, open_browser)
+
+
+def _draw(traced, rate: int, out: Path) -> list[str]:
+    """Write a trace's pictures into a folder; `rate`: encoder frames an embedding. Their names."""
+    from tiny_asr.figures import plots
+    from tiny_asr.shapes import SAMPLE_RATE, SAMPLES_PER_ENCODER_FRAME
+
+    frame = SAMPLES_PER_ENCODER_FRAME / SAMPLE_RATE
+    figures = {
+        "encoder_output.png": plots.embeddings(
+            traced["encoder_output"], "Whisper encoder output (audio embeddings)", frame
+        ),
+        "projector_output.png": plots.embeddings(
+            traced["audio_embeddings"], "Projector output (text-like embeddings)", frame * rate
+        ),
+        "journey.png": plots.journey(traced),
+    }
+    return [str(plots.save(figure, out / name)) for name, figure in figures.items()]
 
 
 def _weights(source: str) -> str:

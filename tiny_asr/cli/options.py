@@ -5,6 +5,7 @@ libraries are imported inside the functions, so that help comes at once.
 """
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -30,6 +31,16 @@ AudioColumn = Annotated[str | None, typer.Option(help="where the sound is; audio
 TextColumn = Annotated[str | None, typer.Option(help="where the text is; text if not given")]
 Limit = Annotated[int | None, typer.Option(help="the first so many clips only")]
 BatchSeconds = Annotated[float | None, typer.Option(help="padded seconds of audio in a batch")]
+
+NO_PICTURES = (
+    "no matplotlib here, which draws them; expected the extra `course`: "
+    "pip install 'tiny-asr[course]'"
+)
+
+
+def can_draw() -> bool:
+    """Whether matplotlib is installed, which recognising and training do without."""
+    return find_spec("matplotlib") is not None
 
 
 def check_target(option: str, path: Path | str | None, folder: bool = False) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tiny_asr.cli.options import (
+    NO_PICTURES,
     AudioColumn,
     BatchSeconds,
     Data,
@@ -27,6 +28,7 @@ from tiny_asr.cli.options import (
     Model,
     Split,
     TextColumn,
+    can_draw,
     check_target,
     error_line,
     load_model,
@@ -157,10 +159,11 @@ def evaluate(
         raise ValueError("--noise-data and --snr-db belong together, one of them came; give both")
     check_target("--report", report)
     check_target("--out", out)
+    if report is not None and not can_draw():
+        raise ValueError(f"--report has charts: {NO_PICTURES}")
     from tqdm import tqdm
 
     from tiny_asr.data.dataset import load_data, noise_utterances
-    from tiny_asr.evaluation.report import write_report
     from tiny_asr.evaluation.score import Result, check_baseline
     from tiny_asr.evaluation.score import evaluate as measure
 
@@ -194,6 +197,8 @@ def evaluate(
     if reference is not None:
         aside(_difference(result, reference))
     if report is not None:
+        from tiny_asr.evaluation.report import write_report
+
         loaders = {clip.id: clip.load for clip in clips}
         title = f"{recogniser.config.name_or_path or model} on {clips.name}"
         about = {"title": title, "baseline": reference, "untrained": recogniser.untrained}
