@@ -6,14 +6,15 @@ one, its likely cause. A stub that still returns `...` is "not attempted yet", s
 runs from top to bottom before anyone has done anything.
 
 The exercises of notebook 01 are declared in `exercises.lesson_01`, and so on: a function
-`judge(answer)` under `@exercise("01-frames")`, which calls `expect` as often as it likes and may
-return a sentence for the tick line.
+`judge(answer)` under `@exercise("01-frames")`, which calls `ask` or `expect` as often as it likes
+and may return a sentence for the tick line.
 """
 
 import os
 import re
 import traceback
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from importlib import import_module
 
 import numpy as np
@@ -64,7 +65,7 @@ def check(identifier: str, answer) -> None:
 
 
 def lesson_of(identifier: str):
-    """The module that declares a notebook's exercises and quiz: "01" or "01-frames"."""
+    """The module that declares a notebook's exercises: "01" or "01-frames"."""
     name = f"tiny_asr.course.exercises.lesson_{identifier[:2]}"
     try:
         return import_module(name)
@@ -88,6 +89,18 @@ def attempted(answer) -> None:
     parts = answer if isinstance(answer, list | tuple) else [answer]
     if any(part is ... for part in parts):
         raise NotAttempted
+
+
+def ask(name: str, answer: Callable, *given, expected, causes=None, shown: str = "") -> None:
+    """Call a student's function with copies of what is `given`, and `expect` its result.
+
+    Args:
+        name: of the function, for the line.
+        expected, causes: as `expect` takes them.
+        shown: the arguments, where they are too long to be shown as they are.
+    """
+    call = f"{name}({shown or ', '.join(map(describe, given))})"
+    expect(call, answer(*deepcopy(given)), expected, causes)
 
 
 def expect(

@@ -1,11 +1,10 @@
-"""Notebook 04, the decoder: judges of the exercises, and the quiz."""
+"""Notebook 04, the decoder: judges of the exercises."""
 
 import re
 
 import torch
 
 from tiny_asr.course.checks import Wrong, exercise, expect
-from tiny_asr.course.quiz import Question
 
 
 @exercise("04-splice")
@@ -211,65 +210,3 @@ def perplexity(perplexity_of) -> str:
         causes = {cause: value for cause, value in causes.items() if abs(value - right) > 1e-3}
         expect(f"perplexity({name})", perplexity_of(logs.clone()), right, causes)
     return "Always 1 in 4 is a perplexity of 4: like a fair choice among four tokens."
-
-
-QUIZ = [
-    Question(
-        "Somebody says a name that no training text ever held. Can the decoder write it?",
-        {
-            "no: it has no token for it": "It writes pieces of words, and each single byte is a "
-            "token, too.",
-            "yes: in shorter pieces, if need be byte by byte": "More tokens, each less likely, but "
-            "never impossible.",
-            "only after the tokenizer is trained again": "That would change every id, and the "
-            "decoder with it.",
-        },
-        "b",
-    ),
-    Question(
-        "One pass over prompt, audio and the whole text gives the same next-token probabilities as "
-        "writing token by token. Why?",
-        {
-            "attention works on one position at a time": "It works on all of them at once.",
-            "the weights are frozen": "They are the same in both cases, frozen or not.",
-            "no position sees what comes after it, so later tokens change nothing": "You measured "
-            "it: the upper triangle was empty. Training lives off this.",
-        },
-        "c",
-    ),
-    Question(
-        "What does a KV cache save?",
-        {
-            "computing positions again that were computed before": "Each new token then costs one "
-            "position instead of all.",
-            "memory": "On the contrary: keys and values of all positions stay in memory.",
-            "the vocabulary matrix": "It is needed for every token that is written.",
-        },
-        "a",
-    ),
-    Question(
-        "Why does a recogniser write greedily, and a story-teller not?",
-        {
-            "greedy search is faster than drawing": "Both cost the same: one token is chosen from "
-            "the same probabilities.",
-            "there is one right transcript, but many good stories": "Every draw away from the "
-            "likeliest token is a chance of an error; a story only loops without them.",
-            "greedy search always finds the likeliest text": "It takes the likeliest token at each "
-            "step; another beginning may lead to a likelier whole.",
-        },
-        "b",
-    ),
-    Question(
-        "With another clip's audio in the prompt, the true text surprises the decoder more than it "
-        "surprises the bare language model, which hears nothing. What does this show?",
-        {
-            "that the decoder ignores the audio": "Then it would make no difference.",
-            "that the decoder does not know English": "As a bare language model it has nothing but "
-            "English to go by, and does better.",
-            "that the projector is broken": "With the right audio the surprise is small.",
-            "that it trusts what it hears, even against the truth": "It would rather write the "
-            "other clip's words.",
-        },
-        "d",
-    ),
-]

@@ -1,4 +1,4 @@
-"""Notebook 05, training: judges of the exercises, and the quiz."""
+"""Notebook 05, training: judges of the exercises."""
 
 import math
 from collections.abc import Callable
@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tiny_asr.course.checks import Wrong, attempted, describe, exercise, expect
-from tiny_asr.course.quiz import Question
 from tiny_asr.shapes import IGNORE
 from tiny_asr.training.settings import TrainingSettings, learning_rate_at
 
@@ -254,61 +253,3 @@ def overfit(answer) -> str:
     }
     expect(f"overfit(<layer>, <8 inputs>, <8 targets>, steps={steps})", came, right, causes)
     return f"From {right[0]:.2f} to {right[-1]:.2f}: a loop that can learn eight things by heart."
-
-
-QUIZ = [
-    Question(
-        "The decoder is frozen. Why must the backward pass still go through it?",
-        {
-            "it need not: it is skipped, which saves the time": "The projector lies before the "
-            "decoder. Without the way back there would be no gradient at all.",
-            "the projector's gradient comes from the loss, which lies behind the decoder": "The "
-            "decoder's own weights get none, so half of the backward work is saved, not all.",
-            "so that the decoder's weights can be updated a little": "They have no gradient, and "
-            "the optimiser does not know them.",
-        },
-        "b",
-    ),
-    Question(
-        "Why do the audio positions and the prompt carry the label -100?",
-        {
-            "the loss leaves -100 out: there is nothing to predict there": "Only the text and its "
-            "end are the decoder's to write.",
-            "-100 is the id of the padding token": "No token has a negative id. It is a mark for "
-            "the loss, and never reaches the embedding table.",
-            "so that their loss counts a hundred times": "It does not count at all.",
-        },
-        "a",
-    ),
-    Question(
-        "A loss has stayed at the height of a language model that hears nothing, for the first few "
-        "hundred clips. What is the first thing to do?",
-        {
-            "raise the learning rate ten times": "Perhaps, but you would be guessing.",
-            "make the projector larger": "It is large enough: nothing was learnt yet.",
-            "see whether the same code overfits one batch": "If it does, the parts are wired up "
-            "rightly and patience may help. If not, no patience will.",
-        },
-        "c",
-    ),
-    Question(
-        "What do length buckets save?",
-        {
-            "memory on the disk": "The clips stay as they are.",
-            "computing on padding": "Clips of like lengths need little of it.",
-            "steps until the cliff": "The order of the clips hardly matters for that.",
-        },
-        "b",
-    ),
-    Question(
-        "A run was killed between two checkpoints, and resumed. What is lost?",
-        {
-            "everything since the beginning": "Then a checkpoint would be of no use.",
-            "the optimiser's moments: it must warm up again": "They are part of the checkpoint, "
-            "and so are the place in the data and the random state.",
-            "the time since the last checkpoint, and nothing else": "The steps are done again, "
-            "and give the same numbers.",
-        },
-        "c",
-    ),
-]

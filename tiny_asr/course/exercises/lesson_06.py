@@ -1,4 +1,4 @@
-"""Notebook 06, evaluation: judges of the exercises, and the quiz."""
+"""Notebook 06, evaluation: judges of the exercises."""
 
 import re
 import string
@@ -8,7 +8,6 @@ import numpy as np
 import torch
 
 from tiny_asr.course.checks import describe, exercise, expect
-from tiny_asr.course.quiz import Question
 
 
 def _fewest(said: list[str], heard: list[str], substitution: float = 1, free: str = "") -> float:
@@ -239,62 +238,3 @@ def rtfx(answer) -> str:
         }
         expect(f"rtfx({sound}, {took})", answer(list(sound), list(took)), whole, causes)
     return "Now say beside it: which device, which number format, which batch."
-
-
-QUIZ = [
-    Question(
-        "Ten words were said. The recogniser wrote those ten and fifteen more. What is the WER?",
-        {
-            "0 %: all words that were said are there": "Added words are errors, too: insertions.",
-            "60 %: 15 of 25 words are wrong": "It is divided by the words said, not by those "
-            "written.",
-            "100 %: it cannot be more": "Insertions are not limited by the number of words said.",
-            "150 %: 15 errors in 10 words": "That is why a recogniser that invents text can be "
-            "worse than one that is switched off.",
-        },
-        "d",
-    ),
-    Question(
-        "Two systems were measured on the same 84 clips. Their intervals overlap. What follows?",
-        {
-            "they are equally good": "The intervals are wide because some clips are hard, and "
-            "those are hard for both.",
-            "nothing yet: look at the difference, clip by clip": "The paired interval may well "
-            "exclude zero: what is hard for both cancels in it.",
-            "the one with the lower WER is better": "Maybe, and maybe it was luck. The paired "
-            "bootstrap tells which.",
-        },
-        "b",
-    ),
-    Question(
-        "How many clips does it take to halve a 95 % interval?",
-        {
-            "twice as many": "That makes it only 1.4 times narrower: the width goes with one over "
-            "the square root.",
-            "four times as many": "The width goes with one over the square root of their number.",
-            "it depends on the WER alone": "The WER matters for the width, but the clips do most.",
-        },
-        "b",
-    ),
-    Question(
-        "With the sound of the clips exchanged, a system has the same WER as before. Why?",
-        {
-            "it does not listen: it only writes likely sentences": "Who listens writes what the "
-            "other clip says, and is wrong nearly everywhere.",
-            "it is robust against noise": "Another clip's sound is no noise: it holds other words.",
-            "the test set is too small": "Even on few clips a listener would come out near 100 %.",
-        },
-        "a",
-    ),
-    Question(
-        "In 28 clips without speech a recogniser wrote nothing, 28 times. How often will it invent "
-        "text in future silence?",
-        {
-            "never": "28 clips cannot show that. One failure in 20 would often go unseen.",
-            "in 0 to 12 % of such clips, at 95 %": "Wilson's interval: no failure seen, but few "
-            "chances to fail.",
-            "it cannot be said at all": "It can: a rate of 50 % would hardly have given 28 of 28.",
-        },
-        "b",
-    ),
-]
