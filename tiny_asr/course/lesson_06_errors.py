@@ -15,9 +15,10 @@ import torch
 from ipywidgets import SelectionSlider
 from matplotlib.patches import Rectangle
 
+from tiny_asr.course.drawing import page
 from tiny_asr.course.explorers import Explorer
 from tiny_asr.evaluation.score import Result, Row, align
-from tiny_asr.figures.style import AUDIO, MARK, PROMPT, SOUND, TEXT, WIDTH, Picture, drawn, many
+from tiny_asr.figures.style import AUDIO, MARK, PROMPT, SOUND, TEXT, Picture, drawn, many
 from tiny_asr.hub import BUNDLED, data_dir
 from tiny_asr.shapes import SAMPLE_RATE
 from tiny_asr.trace import Table
@@ -115,8 +116,7 @@ class Alignment:
 def edit_picture(said: Sequence[str], heard: Sequence[str]) -> Picture:
     """The table of `edit_table` with its numbers, and a cheapest way through it, coloured."""
     table, pairs = edit_table(said, heard), edit_pairs(said, heard)
-    figure = Picture(figsize=(WIDTH, 0.6 + 0.36 * len(table)), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = page(0.6 + 0.36 * len(table))
     steps, place = {(0, 0): "="}, (0, 0)
     for op, *_ in pairs:
         place = (place[0] + (op != "I"), place[1] + (op != "D"))
@@ -172,8 +172,7 @@ def letter_swaps(rows: Iterable[Row]) -> Counter:
 @drawn
 def shares_picture(shares: dict[str, tuple[int, int]], label: str) -> Picture:
     """Bars of counts in totals, name -> (count, total), in per cent."""
-    figure = Picture(figsize=(WIDTH, max(2.1, 0.7 + 0.3 * len(shares))), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = page(max(2.1, 0.7 + 0.3 * len(shares)))
     values = [100 * count / total for count, total in shares.values()]
     bars = axes.barh(range(len(shares)), values, color=TEXT, edgecolor="black", linewidth=0.6)
     words = [f"{v:.0f} % of {n}" for v, (_, n) in zip(values, shares.values(), strict=True)]
@@ -216,14 +215,12 @@ def luck_picture(result: Result, clips: int | None = None) -> Picture:
     """How the WER of test sets of so many clips would scatter, by luck alone."""
     rates, count = resampled(result, clips), clips or len(result.rows)
     low, high = interval(rates)
-    figure = Picture(figsize=(WIDTH, 2.7), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = page(2.7)
     edges = np.linspace(rates.min(), rates.max(), 25)
     widest = resampled(result, SIZES[0]).max()  # one scale, so that the sizes can be compared
     axes.hist(rates, edges, color=TEXT, edgecolor="white")
-    axes.axvspan(
-        low, high, color=AUDIO, alpha=0.25, zorder=0, label=f"95 %: {low:.1f} to {high:.1f}"
-    )
+    span = {"alpha": 0.25, "zorder": 0, "label": f"95 %: {low:.1f} to {high:.1f}"}
+    axes.axvspan(low, high, color=AUDIO, **span)
     axes.axvline(100 * result.wer, color=MARK, label=f"measured: {100 * result.wer:.1f}")
     axes.set(xlabel="WER in per cent", ylabel=f"of {many(RESAMPLES)} test sets")
     axes.set(title=f"test sets of {many(count)} clips", xlim=(0, np.ceil(widest)))
@@ -243,7 +240,8 @@ def explore_luck(result: Result) -> Explorer:
         return f"{clips} clips: 95 % lie between {low:.1f} and {high:.1f}, {high - low:.1f} points"
 
     slider = SelectionSlider(options=SIZES, value=SIZES[3], description="clips")
-    return Explorer("explore_luck", slider, partial(luck_picture, result), explain)
+    draw = partial(luck_picture, result)
+    return Explorer("explore_luck", slider, draw=draw, explain=explain)
 
 
 @drawn
@@ -251,8 +249,7 @@ def width_picture(result: Result, measured: Sequence[dict[str, str]] = ()) -> Pi
     """How wide the interval is, against the number of clips; dots are measured test sets."""
     spans = [interval(resampled(result, size)) for size in SIZES]
     widths = [high - low for low, high in spans]
-    figure = Picture(figsize=(WIDTH, 3), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = page(3)
     axes.plot(SIZES, widths, "o-", color=SOUND, label="these clips, drawn anew")
     for size, width in zip(SIZES, widths, strict=True):
         axes.annotate(f"{width:.1f}", (size, width), (3, 5), textcoords="offset points")
@@ -279,8 +276,7 @@ def pairing_picture(ours: Result, theirs: Result, names: tuple[str, str]) -> Pic
     """The difference of two WERs on the same clips: resampled each for itself, and together."""
     apart = resampled(ours, seed=1) - resampled(theirs, seed=2)
     together = resampled(ours, against=theirs)
-    figure = Picture(figsize=(WIDTH, 2.7), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = page(2.7)
     edges = np.arange(np.floor(apart.min()), np.ceil(apart.max()) + 0.6, 0.5)
     facts = []
     for label, rates, color in (("apart", apart, PROMPT), ("together", together, TEXT)):
@@ -330,30 +326,21 @@ def nobody_speaks(seconds: Sequence[float] = (1, 2, 4, 8)) -> dict[str, list[tor
 @drawn
 def noise_picture(curves: dict[str, dict[float, Result]], clean: Result) -> Picture:
     """WER against signal-to-noise ratio: name of the noise -> {dB: result}, and without noise."""
-    figure = Picture(figsize=(WIDTH, 3), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = page(3)
     facts = [f"without noise {100 * clean.wer:.0f}"]
-    looks = ((SOUND, "o"), (MARK, "^"), (AUDIO, "s"))
-    for place, ((name, results), (color, dot)) in enumerate(
-        zip(curves.items(), looks, strict=False)
-    ):
+    looks = ((SOUND, "o", -0.25), (MARK, "^", 0.25))  # shifted: no bar shall hide another one
+    for (name, results), (color, dot, shift) in zip(curves.items(), looks, strict=False):
         levels = sorted(results, reverse=True)
         rates = [100 * results[level].wer for level in levels]
         ends = np.array([(results[n].wer_low, results[n].wer_high) for n in levels]).T * 100
-        shifted = np.array(levels) - 0.25 + 0.5 * place  # so that the bars do not hide each other
-        axes.errorbar(
-            shifted, rates, abs(ends - rates), color=color, marker=dot, capsize=3, label=name
-        )
-        facts.append(
-            f"{name} "
-            + ", ".join(f"{r:.0f} at {n:g} dB" for n, r in zip(levels, rates, strict=True))
-        )
-    axes.axhline(
-        100 * clean.wer, color="black", linestyle="--", linewidth=1, label="no noise added"
-    )
-    axes.set(
-        xlabel="signal-to-noise ratio in dB: more noise to the right", ylabel="WER in per cent"
-    )
+        look = {"color": color, "marker": dot, "capsize": 3, "label": name}
+        axes.errorbar(np.array(levels) + shift, rates, abs(ends - rates), **look)
+        parts = (f"{r:.0f} at {n:g} dB" for n, r in zip(levels, rates, strict=True))
+        facts.append(f"{name} {', '.join(parts)}")
+    look = {"linestyle": "--", "linewidth": 1, "label": "no noise added"}
+    axes.axhline(100 * clean.wer, color="black", **look)
+    axes.set(xlabel="signal-to-noise ratio in dB: more noise to the right")
+    axes.set(ylabel="WER in per cent")
     axes.set(xticks=levels, ylim=(0, None))
     axes.invert_xaxis()
     axes.legend(loc="upper left")
