@@ -153,7 +153,7 @@ def _difference(came, expected, tolerance: float) -> tuple[str, str]:
     ours, theirs = _numbers(came), _numbers(expected)
     if ours is None or theirs is None or ours.ndim == 0 or ours.shape != theirs.shape:
         return "", ""
-    off = ~np.isclose(ours, theirs, rtol=0, atol=_slack(theirs, tolerance), equal_nan=True)
+    off = _off(ours, theirs, tolerance)
     place = tuple(np.argwhere(off)[0].tolist())
     first = f"{ours[place]:.6g} at {list(place)}, expected {theirs[place]:.6g}"
     return first, f" ({int(off.sum())} of {off.size} are off)"
@@ -163,15 +163,16 @@ def _same(came, expected, tolerance: float) -> bool:
     ours, theirs = _numbers(came), _numbers(expected)
     if ours is None or theirs is None:
         return ours is None and theirs is None and bool(came == expected)
-    close = {"rtol": 0, "atol": _slack(theirs, tolerance), "equal_nan": True}
-    return ours.shape == theirs.shape and bool(np.allclose(ours, theirs, **close))
+    return ours.shape == theirs.shape and not _off(ours, theirs, tolerance).any()
 
 
-def _slack(expected: np.ndarray, tolerance: float) -> float:
-    """How far off a number may be; counts must be exact, however large they are."""
-    finite = np.abs(expected[np.isfinite(expected)])
+def _off(ours: np.ndarray, theirs: np.ndarray, tolerance: float) -> np.ndarray:
+    """Which numbers are off; counts must be exact, however large they are."""
+    finite = np.abs(theirs[np.isfinite(theirs)])
     slack = tolerance * (finite.max(initial=0.0) or 1.0)
-    return min(slack, 1e-3) if (finite % 1 == 0).all() else slack
+    if (finite % 1 == 0).all():
+        slack = min(slack, 1e-3)
+    return ~np.isclose(ours, theirs, rtol=0, atol=slack, equal_nan=True)
 
 
 def _numbers(value) -> np.ndarray | None:

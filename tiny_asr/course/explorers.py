@@ -8,17 +8,13 @@ sentence stands in its place.
 """
 
 import base64
-import io
 from collections.abc import Callable
 from functools import partial
 from html import escape
 
 import numpy as np
-import soundfile
-from IPython.display import Audio
 from ipywidgets import HTML, FloatSlider, IntSlider, Layout, VBox
 from ipywidgets import Audio as Player
-from torch import Tensor
 
 from tiny_asr.audio import load_audio
 from tiny_asr.course.drawing import page, waves
@@ -40,13 +36,6 @@ from tiny_asr.shapes import SAMPLE_RATE, SAMPLES_PER_ENCODER_FRAME
 from tiny_asr.trace import Trace
 
 RATES = range(1, 11)
-
-
-def listen(waveform: Tensor, sampling_rate: int = SAMPLE_RATE) -> Audio:
-    """A player for a clip (S,), stored in the notebook as MP3: a tenth of the bytes of WAV."""
-    encoded = io.BytesIO()
-    soundfile.write(encoded, waveform.numpy(force=True), sampling_rate, format="MP3")
-    return Audio(data=encoded.getvalue(), rate=sampling_rate)
 
 
 def picture_html(figure: Picture) -> str:

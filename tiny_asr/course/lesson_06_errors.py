@@ -76,40 +76,37 @@ class Alignment:
         self.pairs = [(OPS.get(op, op), said, heard) for op, said, heard in pairs]
         self.title = title
 
-    def _lines(self) -> Iterator[dict[str, list[tuple[str, str]]]]:
-        """So many pairs as fit side by side: name of the row -> (word, op) of each cell."""
+    def _lines(self) -> Iterator[tuple[list, dict[str, Iterable[str]]]]:
+        """So many pairs as fit side by side: their ops; name of the row -> its words."""
         for start in range(0, len(self.pairs), MOST_PAIRS):
-            part = self.pairs[start : start + MOST_PAIRS]
-            yield {
-                "said": [(said, op) for op, said, _ in part],
-                "heard": [(heard, op) for op, _, heard in part],
-                "error": [(op.strip("="), op) for op, *_ in part],
-            }
+            ops, said, heard = zip(*self.pairs[start : start + MOST_PAIRS], strict=True)
+            yield ops, {"said": said, "heard": heard, "error": [op.strip("=") for op in ops]}
 
     def __repr__(self) -> str:
         lines = [self.title] if self.title else []
-        for rows in self._lines():
-            columns = zip(*rows.values(), strict=True)
-            widths = [max(len(word) for word, _ in column) for column in columns]
-            for name, cells in rows.items():
-                padded = (f"{word:<{w}}" for (word, _), w in zip(cells, widths, strict=True))
+        for _, rows in self._lines():
+            widths = [max(map(len, column)) for column in zip(*rows.values(), strict=True)]
+            for name, words in rows.items():
+                padded = (f"{word:<{width}}" for word, width in zip(words, widths, strict=True))
                 lines.append(f"{name:<6}{' '.join(padded)}".rstrip())
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        left, tables = "style='text-align:left;padding:2px 6px", []
-        for rows in self._lines():
-            lines = []
-            for name, cells in rows.items():
-                parts = [f"<th scope='row' {left}'>{name}</th>"]
-                for word, op in cells:
-                    ink = f";color:{INKS[op]};font-weight:bold" if op in INKS else ""
-                    parts.append(f"<td {left}{ink}'>{escape(word)}</td>")
+        left = "style='text-align:left;padding:2px 6px"
+        html = f"<p style='margin:0.6em 0 0 0'>{escape(self.title)}</p>" if self.title else ""
+        for ops, rows in self._lines():
+            html += "<table style='margin:0 0 0.6em 0'>"
+            inks = [f";color:{INKS[op]};font-weight:bold" if op in INKS else "" for op in ops]
+            for name, words in rows.items():
+                cells = (
+                    f"<td {left}{ink}'>{escape(word)}</td>"
+                    for word, ink in zip(words, inks, strict=True)
+                )
                 # Said for each row: JupyterLab's dark theme darkens every other one.
-                lines.append(f"<tr style='background:white;color:black'>{''.join(parts)}</tr>")
-            tables.append(f"<table style='margin:0 0 0.6em 0'>{''.join(lines)}</table>")
-        title = f"<p style='margin:0.6em 0 0 0'>{escape(self.title)}</p>" if self.title else ""
-        return title + "".join(tables)
+                html += "<tr style='background:white;color:black'>"
+                html += f"<th scope='row' {left}'>{name}</th>{''.join(cells)}</tr>"
+            html += "</table>"
+        return html
 
 
 @drawn
