@@ -73,11 +73,7 @@ def aliasing(low: int = 1000) -> Picture:
 
 @drawn
 def spectrograms(clips: dict[str, Tensor], top: int = 8000) -> Picture:
-    """Spectrograms of clips (S,) at 16 kHz one above the other, title -> clip; Hz, not mel.
-
-    Args:
-        top: the highest frequency shown, Hz.
-    """
+    """Spectrograms up to `top` Hz (not mel) of clips (S,) at 16 kHz, one above the other."""
     figure, panels = page(0.4 + 1.7 * len(clips), len(clips), 1, squeeze=False)
     loudest = []
     for axes, (title, clip) in zip(panels.flat, clips.items(), strict=True):
@@ -102,11 +98,7 @@ def spectrograms(clips: dict[str, Tensor], top: int = 8000) -> Picture:
 
 @drawn
 def bit_depths(waveform: Tensor, start: float, bits=(16, 8, 4)) -> Picture:
-    """5 ms of a clip (S,) with fewer and fewer bits, and the noise that this adds.
-
-    Args:
-        start: where the 5 ms begin, seconds.
-    """
+    """5 ms of a clip (S,) from `start` s on with ever fewer bits, and the noise that this adds."""
     figure, panels = page(2.6, 1, len(bits), sharey=True)
     first = round(start * SAMPLE_RATE)
     near = slice(first, first + SAMPLE_RATE // 200)
@@ -153,11 +145,9 @@ def instants(waveform: Tensor, moments: dict[str, float]) -> Picture:
 
 @drawn
 def windows(waveform: Tensor, start: float, tone: float = 1020.0) -> Picture:
-    """Overlapping windows over a clip (S,), and what a window does to the spectrum of a tone.
+    """Windows over 65 ms of a clip (S,) from `start` s on; what they do to the spectrum of a tone.
 
-    Args:
-        start: where the 65 ms shown begin, seconds.
-        tone: Hz; not a multiple of 40 Hz, so that it does not fit 25 ms evenly.
+    The tone in Hz shall be no multiple of 40 Hz, so that it does not fit 25 ms evenly.
     """
     figure, (left, right) = page(3, 1, 2, width_ratios=[1.3, 1])
     first = round(start * SAMPLE_RATE)

@@ -46,11 +46,7 @@ def _spectrum(waveform: Tensor, length: int) -> Tensor:
 
 
 def mel_power(waveform: Tensor, bands: int = 80, window_ms: int = 25, top: int = 8000) -> Tensor:
-    """Mel power (bands, frames) float64 of a clip (S,) at 16 kHz; a frame every 10 ms.
-
-    Args:
-        top: the highest frequency, Hz.
-    """
+    """Mel power (bands, frames) float64 up to `top` Hz of a clip (S,) at 16 kHz, each 10 ms."""
     matrix = filters(bands, window_ms, top)
     return matrix @ _spectrum(waveform, 2 * (matrix.shape[1] - 1)).abs().square()
 

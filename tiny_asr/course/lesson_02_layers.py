@@ -48,19 +48,14 @@ class Heard:
 def mel_of(model, waveform: Tensor, pad_to: int | None = None) -> Tensor:
     """The log-mel (1, M, F) of a clip (S,) at 16 kHz, padded to whole audio embeddings.
 
-    Args:
-        pad_to: pad to a multiple of so many samples instead; stock Whisper pads to 30 s.
+    `pad_to` pads to a multiple of so many samples instead; stock Whisper pads to 30 s.
     """
     padded, _ = pad_batch([waveform], pad_to or model.config.samples_per_embedding)
     return log_mel(padded.to(model.device), model.config.num_mel_bins)
 
 
 def heads_of(layer, frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values (heads, T, width of a head) that an encoder layer makes.
-
-    Args:
-        layer: one of `model.encoder.whisper.layers`. frames: (T, encoder_dim), what enters it.
-    """
+    """Queries, keys, values (heads, T, width of a head) of a layer that frames (T, D) enter."""
     attention, normed = layer.self_attn, layer.self_attn_layer_norm(frames)
     made = (project(normed) for project in (attention.q_proj, attention.k_proj, attention.v_proj))
     return tuple(x.unflatten(1, (attention.num_heads, -1)).transpose(0, 1) for x in made)
@@ -125,8 +120,7 @@ def cone(model, frame: int = 3) -> Picture:
     axes.set_yticks(list(names), labels=list(names.values()))
     axes.set(xlim=(-0.7, len(one) - 0.3), ylim=(-0.35, 2.35), xticks=[])
     axes.tick_params(length=0)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
+    axes.spines[:].set_visible(False)
     figure.alt = (
         f"Three rows of numbered boxes: {len(one)} mel frames, {one.shape[1]} frames after the "
         f"first convolution, {two.shape[1]} after the second. Lines lead from frame {frame} of the "
@@ -230,12 +224,9 @@ def hissing(waveform: Tensor, frames: int) -> Tensor:
 
 
 def hiss_for_hiss(heard: Heard, hiss: Tensor) -> Tensor:
-    """How much more than chance the hissing frames look at hissing ones elsewhere: (layers, heads).
+    """How much more than chance frames that hiss (T,) look at others that do: (layers, heads).
 
     Only frames more than 0.2 s apart count. 1 is what evenly spread weights give.
-
-    Args:
-        hiss: (T,) bool, see `hissing`.
     """
     frames = torch.arange(len(hiss))
     far = (frames[:, None] - frames).abs() > 10
@@ -273,11 +264,7 @@ def reaches(clips: dict[str, Heard]) -> Picture:
 
 @drawn
 def head_maps(heard: Heard, waveform: Tensor, chosen: dict[str, tuple[int, int]]) -> Picture:
-    """The attention maps of a few heads over a clip (S,); hissing frames are marked on the edges.
-
-    Args:
-        chosen: title -> layer and head, both from 0.
-    """
+    """Attention maps over a clip (S,), title -> (layer, head) from 0; hissing frames are marked."""
     frames = len(heard.layers[0])
     hiss, duration = hissing(waveform, frames), frames * FRAME
     figure, grid = page(3.9, 2, len(chosen), squeeze=False, height_ratios=[0.22, 1])
@@ -310,11 +297,9 @@ def head_maps(heard: Heard, waveform: Tensor, chosen: dict[str, tuple[int, int]]
 
 @drawn
 def hiss_curves(clips: dict[str, tuple[Heard, Tensor]], layer: int, head: int) -> Picture:
-    """Where a head's hissing frames look and where its others look, over the time of each clip.
+    """Where a head's hissing frames look and where its others do, over the time of each clip (S,).
 
-    Args:
-        clips: title -> the clip inside the encoder, and its waveform (S,).
-        layer, head: both from 0.
+    Layer and head count from 0.
     """
     (figure, panels), facts = page(0.5 + 1.6 * len(clips), len(clips), 1, squeeze=False), []
     for axes, (title, (heard, waveform)) in zip(panels.flat, clips.items(), strict=True):
@@ -344,11 +329,7 @@ def hiss_curves(clips: dict[str, tuple[Heard, Tensor]], layer: int, head: int) -
 
 @drawn
 def layer_view(heard: Heard, layer: int) -> Picture:
-    """One layer of a clip: its frames, how alike they are to each other, and its heads' maps.
-
-    Args:
-        layer: 0 is what enters the first layer, 1 what leaves it, and so on.
-    """
+    """What leaves a layer (0: what enters the first): frames, their likeness, its heads' maps."""
     frames = heard.layers[layer]
     duration = len(frames) * FRAME
     maps = heard.maps[layer - 1][:MOST_MAPS] if 0 < layer <= len(heard.maps) else []

@@ -11,6 +11,7 @@ import copy
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from string import ascii_lowercase
 
 import numpy as np
 import torch
@@ -83,14 +84,10 @@ def measure(model, clips, words: Sequence[str]) -> Measured:
             places.append(hidden)
         means.append([place[0].double().mean(dim=0).cpu() for place in places])
         letters = clip.text.replace(" ", "").replace("'", "")
-        facts.append(
-            {
-                "loudness": [20 * waveform.square().mean().sqrt().log10().item()],
-                "pitch": [np.log2(pitch(waveform))],
-                "letters": [letters.count(chr(97 + n)) / len(letters) for n in range(26)],
-                "words": [float(word in clip.text.split()) for word in words],
-            }
-        )
+        loudness, own = 20 * waveform.square().mean().sqrt().log10().item(), clip.text.split()
+        shares = [letters.count(letter) / len(letters) for letter in ascii_lowercase]
+        fact = {"loudness": [loudness], "pitch": [np.log2(pitch(waveform))], "letters": shares}
+        facts.append(fact | {"words": [float(word in own) for word in words]})
     names = ["log-mel", "convolutions", *(f"layer {n + 1}" for n in range(len(whisper.layers)))]
     columns = zip(*means, strict=True)
     stacked = {name: torch.stack(rows) for name, rows in zip(names, columns, strict=True)}
@@ -117,7 +114,10 @@ def explained(predicted: Tensor, truth: Tensor, usual: Tensor) -> float:
     return float((1 - missed / (truth - usual).square().sum(dim=0)).mean())
 
 
-def probe_scores(learnt: Measured, held_out: Measured) -> dict[str, list[float]]:
+Scores = dict[str, list[float]]  # of each fact, at each place
+
+
+def probe_scores(learnt: Measured, held_out: Measured) -> Scores:
     """For each fact, how much of it can be predicted at each place, on clips not learnt from."""
     scores = {fact: [] for fact in learnt.facts}
     for fact, line in scores.items():
@@ -150,16 +150,8 @@ def untrained_twin(model, seed: int = 0):
 
 
 @drawn
-def probe_view(
-    scores: dict[str, list[float]],
-    places: Sequence[str],
-    control: dict[str, list[float]] | None = None,
-) -> Picture:
-    """How well each fact can be predicted from each place in the encoder.
-
-    Args:
-        scores, control: see `probe_scores`; the control's lines are dashed.
-    """
+def probe_view(scores: Scores, places: Sequence[str], control: Scores | None = None) -> Picture:
+    """How well each fact can be predicted from each place; the control's lines are dashed."""
     (figure, axes), facts = page(3.4), []
     looks = ((SOUND, "o"), (AUDIO, "s"), (ENCODER, "^"), (MEL, "D"))
     lines = zip(scores.items(), looks, strict=False)

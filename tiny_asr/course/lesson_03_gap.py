@@ -42,9 +42,7 @@ MOST_COLUMNS = 32  # audio embeddings that a page can hold as text
 def fresh_projector(model, output_norm: bool = True) -> AudioProjector:
     """A projector that nobody has trained, with the weights that training begins with.
 
-    Args:
-        model: an `ASRModel`; it stays as it is.
-        output_norm: False leaves out the RMS norm at its end ("raw").
+    The model stays as it is. Without `output_norm` it has no RMS norm at its end ("raw").
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -71,9 +69,7 @@ def cosines(vectors: Tensor, others: Tensor) -> Tensor:
 def best_cosines(tokens: Tensor, clouds: dict[str, Tensor]) -> dict[str, Tensor]:
     """The cosine of each vector to its nearest token: of random directions, clouds, tokens.
 
-    Args:
-        tokens: embeddings (V, D); for each of them, the nearest other one.
-        clouds: name -> vectors (N, D).
+    Tokens are (V, D), for each of them the nearest other one; clouds name -> vectors (N, D).
     """
     noise = torch.randn(len(tokens), tokens.shape[1], generator=torch.Generator().manual_seed(0))
     clouds = {"random directions": noise} | clouds
@@ -83,11 +79,7 @@ def best_cosines(tokens: Tensor, clouds: dict[str, Tensor]) -> dict[str, Tensor]
 
 
 def gap_table(tokens: Tensor, clouds: dict[str, Tensor]) -> Table:
-    """How each cloud lies to the token embeddings: loudness, distance, angles, neighbours.
-
-    Args:
-        tokens: embeddings (V, D). clouds: name -> vectors (N, D).
-    """
+    """How each cloud (N, D) lies to the tokens (V, D): loudness, distance, angles, neighbours."""
     best, rows = best_cosines(tokens, clouds), []
     for name, cloud in ({"tokens": tokens} | clouds).items():
         apart = (cloud.mean(dim=0) - tokens.mean(dim=0)).norm()
@@ -110,11 +102,7 @@ def gap_table(tokens: Tensor, clouds: dict[str, Tensor]) -> Table:
 
 @drawn
 def clouds_view(tokens: Tensor, fresh: Tensor, trained: Tensor) -> Picture:
-    """All vectors in one projection (PCA), and how near each is to its nearest token.
-
-    Args:
-        tokens: embeddings (V, D). fresh, trained: audio embeddings (A, D) of one clip.
-    """
+    """Tokens (V, D) and a clip's embeddings (A, D) in one projection (PCA), and how near."""
     shown = tokens[:: -(-len(tokens) // MOST_TOKENS)]
     points, share = principal(torch.cat([shown, fresh, trained]))
     clouds = {"fresh projector": fresh, "trained projector": trained}
@@ -284,11 +272,7 @@ def few_steps(
 
 @drawn
 def loudness_view(model, passes: dict[str, list[Pass]]) -> Picture:
-    """Loss and gradient against the loudness of the audio embeddings.
-
-    Args:
-        passes: of the fresh and of the trained projector, the quietest first.
-    """
+    """Loss and gradient against the loudness of the audio embeddings, the quietest pass first."""
     tokens = model.decoder.some_embeddings().float().square().mean().sqrt().item()
     floor = model.decoder.language_model.config.rms_norm_eps**0.5
     blind = float(np.log(model.config.vocab_size))

@@ -44,9 +44,7 @@ MAPS = {"aspect": "auto", "interpolation": "nearest"}
 def merge_steps(tokenizer, word: str) -> list[str]:
     """How byte-pair encoding builds the pieces of a word: its bytes, then one merge a line.
 
-    Args:
-        tokenizer: a byte-level BPE tokenizer of `transformers`.
-        word: letters; a space before them belongs to the word.
+    A space before the word belongs to it. The tokenizer is a byte-level one of `transformers`.
     """
     backend = tokenizer.backend_tokenizer
     pairs = json.loads(backend.to_str())["model"]["merges"]
@@ -102,11 +100,8 @@ def heard(model, clips: list[Tensor]) -> tuple[Tensor, Tensor]:
 def nudges(model, embeddings: Tensor) -> Tensor:
     """How much each output of the decoder changes when one input is replaced by a strange vector.
 
-    Args:
-        embeddings: the decoder's input (1, N, llm_dim).
-    Returns:
-        (N, N) on the CPU: [i, j] is the change of output i, relative to its length, when input j is
-        replaced.
+    Inputs (1, N, llm_dim) -> (N, N) on the CPU: [i, j] is the change of output i, relative to its
+    length, when input j is replaced.
     """
     length, width = embeddings.shape[1:]
     strange = torch.randn(width, generator=torch.Generator().manual_seed(0)).to(embeddings)
@@ -121,11 +116,9 @@ def nudges(model, embeddings: Tensor) -> Tensor:
 
 @drawn
 def causal(parts: dict[str, int], changes: Tensor) -> Picture:
-    """What the mask allows, and what was measured with `nudges`.
+    """What the mask allows, and the changes (N, N) that were measured with `nudges`.
 
-    Args:
-        parts: name -> number of positions, in order: prompt, audio, prompt, text.
-        changes: (N, N), as `nudges` returns it.
+    The parts, name -> number of positions, are in order: prompt, audio, prompt, text.
     """
     length, edges = len(changes), np.cumsum([0, *parts.values()])
     figure, (left, right) = page(3.7, 1, 2)
@@ -194,12 +187,7 @@ def watch(model, clip: Tensor) -> Written:
 
 @drawn
 def candidates(model, panels: dict[str, Tensor], taken: int | None = None) -> Picture:
-    """The ten likeliest next tokens, side by side for several distributions.
-
-    Args:
-        panels: title -> probabilities (V,).
-        taken: the token that was written, in another colour.
-    """
+    """The ten likeliest next tokens, title -> probabilities (V,); `taken` in another colour."""
     (figure, grid), facts = page(2.9, 1, len(panels), squeeze=False), []
     for axes, (title, chances) in zip(grid.flat, panels.items(), strict=True):
         values, tokens = chances.topk(10)
@@ -263,12 +251,8 @@ def every_step(model, written: Written) -> Picture:
 def gaze(model, audio_embeddings: Tensor, tokens: Tensor) -> Tensor:
     """How much attention each written token pays to each audio embedding, in each layer.
 
-    Args:
-        audio_embeddings: of one clip (1, A, llm_dim).
-        tokens: what is written (L,), the end token included.
-    Returns:
-        (layers, L, A) float32 on the CPU, the mean over the heads. Row l belongs to the position
-        that predicts token l.
+    Embeddings (1, A, llm_dim) and tokens (L,), the end included -> (layers, L, A) float32 on the
+    CPU, the mean over the heads. Row l belongs to the position that predicts token l.
     """
     decoder, length = model.decoder, audio_embeddings.shape[1]
     text = tokens[None, :-1].to(model.device)

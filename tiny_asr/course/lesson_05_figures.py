@@ -152,9 +152,7 @@ def moving(watch: Watch, model: ASRModel) -> Picture:
 def loss_mask(model: ASRModel, text: str, embeddings: int) -> Picture:
     """What the decoder reads, and below each position what it must predict there, if anything.
 
-    Args:
-        text: the transcript.
-        embeddings: A of the clip; of these only the ends are drawn.
+    Of the clip's audio embeddings, so many, only the ends are drawn.
     """
     tokenizer, decoder = model.processor.tokenizer, model.decoder
 

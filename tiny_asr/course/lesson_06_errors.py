@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from html import escape
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -65,11 +66,9 @@ def edit_pairs(said: Sequence[str], heard: Sequence[str]) -> list[tuple[str, str
 
 
 class Alignment:
-    """Said above heard, word by word; each error has its letter and its colour.
+    """Said above heard, word by word, below a title; each error has its letter and its colour.
 
-    Args:
-        pairs: (op, said, heard), as `edit_pairs` or `tiny_asr.evaluation.score.align` gives them.
-        title: a line above it.
+    Pairs are (op, said, heard), as `edit_pairs` or `tiny_asr.evaluation.score.align` gives them.
     """
 
     def __init__(self, pairs: Iterable[tuple[str, str, str]], title: str = ""):
@@ -188,11 +187,9 @@ def shares_picture(shares: dict[str, tuple[int, int]], label: str) -> Picture:
 def resampled(
     result: Result, clips: int | None = None, seed: int = 0, against: Result | None = None
 ) -> np.ndarray:
-    """WERs (RESAMPLES,) of test sets of so many clips, drawn again and again from the result's.
+    """WERs (RESAMPLES,) of test sets of so many clips (its own number), drawn from a result's.
 
-    Args:
-        clips: in a test set; as many as the result has if None.
-        against: give the difference to this result on the very same draws instead.
+    With `against`, the difference to that result on the very same draws.
     """
     words = np.array([row.words for row in result.rows])
     errors = np.array([row.errors for row in result.rows])
@@ -400,25 +397,19 @@ def model_card(name: str, model, result: Result, data: str, empty: tuple[int, in
     edits = f"{result.substitutions} / {result.deletions} / {result.insertions}"
     wer = percent(result.wer, result.wer_low, result.wer_high)
     cells = (data, result.utterances, result.words, result.normalizer, wer, edits)
-    return f"""---
-license: mit
-language: en
-library_name: tiny_asr
-pipeline_tag: automatic-speech-recognition
-{base}---
-
-# {name}
-
-A projector between {parts[0]} and {parts[1]}, which are both frozen and not in here.
-{untrained}
-| data | clips | words | normaliser | WER (95 %) | S / D / I |
-|---|---|---|---|---|---|
-| {" | ".join(map(str, cells))} |
-
-Greedy, {result.dtype}. Control: against the texts of other clips, the same transcripts have
-{percent(result.wer_shuffled)}. Where nobody speaks, {empty[0]} of {empty[1]} texts were empty.
-
-**Trained on:** ... (data, hours, licence) **for** ... (steps, minutes, machine)
-
-**Limits:** ... (whose voices, which languages, what it gets wrong)
-"""
+    return (
+        Path(__file__)
+        .with_name("model_card.md")
+        .read_text("utf-8")
+        .format(
+            name=name,
+            base=base,
+            encoder=parts[0],
+            decoder=parts[1],
+            untrained=untrained,
+            cells=" | ".join(map(str, cells)),
+            dtype=result.dtype,
+            shuffled=percent(result.wer_shuffled),
+            empty=f"{empty[0]} of {empty[1]}",
+        )
+    )

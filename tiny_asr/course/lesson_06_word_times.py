@@ -50,11 +50,7 @@ def in_order(scores: np.ndarray) -> list[tuple[int, int]]:
     """Give each audio position to one word or to none, in order, for the highest sum of scores.
 
     The same idea as the edit table: the best way to a cell is the best way to one before it.
-
-    Args:
-        scores: (W, A); a position that belongs to no word scores 0.
-    Returns:
-        First position, and last position + 1, of each word.
+    Scores (W, A), 0 for no word -> each word's first position, and its last position + 1.
     """
     words, size = scores.shape
     if not 0 < words <= size:
