@@ -42,10 +42,11 @@ def order(names) -> str:
 def lengths(answer) -> str:
     """lengths(samples, rate) -> (F, T, A) after padding to whole audio embeddings."""
     for samples, rate in ((48_000, 5), (47_687, 5), (1, 5), (16_000, 4)):
-        exact, size = samples / 320, 320 * rate
-        embeddings, fewer, fives = -(-samples // size), samples // size, -(-samples // 1600)
+        size, fives, exact = 320 * rate, -(-samples // 1600), samples / 320
+        embeddings, fewer = -(-samples // size), samples // size
         mel, frames = samples // 160, samples // 320
-        up, frames_up = -(-samples // 160), -(-samples // 320)
+        apart = -(-samples // 160), -(-samples // 320), -(-samples // 320 // rate)
+        fractions = 2 * exact, exact, exact / rate
         right, down, more = (
             (2 * rate * count, rate * count, count) for count in (embeddings, fewer, fewer + 1)
         )
@@ -62,12 +63,8 @@ def lengths(answer) -> str:
             "`// n + 1` counts one too many where the samples fit exactly; `-(-a // n)` does not": (
                 more
             ),
-            "only A is rounded up: T is `rate` times A, and F twice T": (
-                (up, frames_up, -(-frames_up // rate))
-            ),
-            "`/` leaves fractions; these are counts, and A is rounded up": (
-                (2 * exact, exact, exact / rate)
-            ),
+            "only A is rounded up: T is `rate` times A, and F twice T": apart,
+            "`/` leaves fractions; these are counts, and A is rounded up": fractions,
         }
         ask("lengths", answer, samples, rate, expected=right, causes=causes)
     return "Even a single sample becomes one audio embedding."
