@@ -11,15 +11,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from tiny_asr import ASRModel
-from tiny_asr.course import (
-    lesson_02_probes as probes,
-)
-from tiny_asr.course import (
-    lesson_05_figures as figures,
-)
-from tiny_asr.course import (
-    lesson_05_runs as runs,
-)
+from tiny_asr.course import lesson_02_probes as probes
+from tiny_asr.course import lesson_05_figures as figures
+from tiny_asr.course import lesson_05_runs as runs
 from tiny_asr.data.batches import make_batches
 from tiny_asr.data.dataset import load_data
 from tiny_asr.decoder import TextDecoder, token_loss

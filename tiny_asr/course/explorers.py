@@ -85,11 +85,7 @@ class Explorer(VBox):
 
 
 def locate(trace: Trace, seconds: float) -> dict[str, tuple[int, int, int]]:
-    """In which step of each stage an instant lies.
-
-    Returns:
-        stage -> index of the step, its first sample, its last sample + 1.
-    """
+    """In which step of each stage an instant lies: its index, first sample, last sample + 1."""
     samples = trace.sizes["S"]
     sample = round(seconds * SAMPLE_RATE)
     if not 0 <= sample < samples:
@@ -98,19 +94,13 @@ def locate(trace: Trace, seconds: float) -> dict[str, tuple[int, int, int]]:
         )
     axes = {"waveform": "S", "log_mel": "F", "encoder_output": "T", "audio_embeddings": "A"}
     lengths = {name: samples // trace.sizes[axis] for name, axis in axes.items()}
-    return {
-        n: (sample // size, sample // size * size, (sample // size + 1) * size)
-        for n, size in lengths.items()
-    }
+    places = {name: sample // size for name, size in lengths.items()}
+    return {n: (i, i * lengths[n], (i + 1) * lengths[n]) for n, i in places.items()}
 
 
 @drawn
 def instant(trace: Trace, seconds: float) -> Picture:
-    """One instant of the clip in four stages; on the right its surroundings, enlarged.
-
-    Args:
-        seconds: from 0 to the clip's end.
-    """
+    """One instant of the clip in four stages; on the right its surroundings, enlarged."""
     steps = locate(trace, seconds)
     figure, grid = page(6.4, 4, 2, width_ratios=[1.6, 1])
     for column in grid.T:
@@ -124,9 +114,8 @@ def instant(trace: Trace, seconds: float) -> Picture:
         near.axvspan(*edges, fill=False, edgecolor=MARK, linewidth=1.5)
         near.set(xlim=((first - margin) / SAMPLE_RATE, (last + margin) / SAMPLE_RATE), ylabel="")
         near.set_title(f"step {many(index)}")
-    figure.alt = (
-        f"Four stages of the clip over time, with one instant marked. {tell(trace, seconds)}"
-    )
+    words = tell(trace, seconds)
+    figure.alt = f"Four stages of the clip over time, with one instant marked. {words}"
     return figure
 
 
