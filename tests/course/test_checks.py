@@ -135,6 +135,16 @@ def test_tokens_that_are_tensors_are_right_and_told_of_int(capsys, token, words)
     )
 
 
+def test_a_loss_by_logsumexp_is_right_although_float32_rounds_it(capsys):
+    def cross_entropy(logits, labels):
+        logits, labels = logits[labels != -100], labels[labels != -100]
+        log_p = logits - logits.logsumexp(dim=-1, keepdim=True)
+        return -log_p.gather(1, labels[:, None]).mean()
+
+    checks.check("05-entropy", cross_entropy)
+    assert capsys.readouterr().out.startswith("✓ 05-entropy: right.")
+
+
 QUESTION = Question("Is <b> bold?", {"no": "It is.", "yes & so on": "So it is."}, "b")
 
 

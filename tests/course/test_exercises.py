@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from exercise_cells import EXERCISES, NOTEBOOKS, cells_of, solution, tagged, wrong_answers
 
-from tiny_asr.course.checks import lesson_of
+from tiny_asr.course.quiz import questions
 
 FEWEST = 4  # exercises of a notebook, where it has any
 WRONG = [answer for lesson in NOTEBOOKS for answer in wrong_answers(lesson)]
@@ -87,20 +87,20 @@ def test_an_exercise_has_two_wrong_answers_at_least(identifier):
 
 @pytest.mark.parametrize("lesson", NOTEBOOKS)
 def test_a_quiz_has_three_to_five_questions_with_a_reply_to_each_option(lesson):
-    questions = lesson_of(lesson).QUIZ
-    assert 3 <= len(questions) <= 5
-    for question in questions:
+    asked = questions(lesson)
+    assert 3 <= len(asked) <= 5
+    for question in asked:
         letters = [letter for letter, _, _ in question.lettered()]
         assert len(letters) >= 3 and question.right in letters
         assert all(len(reply) > 10 for reply in question.options.values())
     # "always b" is not a way to pass
-    assert len({question.right for question in questions}) > 1
+    assert len({question.right for question in asked}) > 1
 
 
 @pytest.mark.parametrize("lesson", NOTEBOOKS)
 def test_the_quiz_can_be_read_where_nothing_runs(lesson):
     (cell,) = [c for c in cells_of(NOTEBOOKS[lesson]) if "quiz" in c.metadata.get("tags", ())]
     (output,) = cell.outputs
-    for question in lesson_of(lesson).QUIZ:
+    for question in questions(lesson):
         assert question.ask in output.data["text/markdown"]
     assert "<details>" in output.data["text/markdown"]

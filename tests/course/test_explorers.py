@@ -4,7 +4,7 @@ import re
 from html import unescape
 
 import pytest
-from fixtures_models import ENCODER_DIM, noise, talkative
+from fixtures_models import noise, talkative
 
 from tiny_asr import trace_clip
 from tiny_asr.course import explorers as widgets
@@ -80,43 +80,28 @@ def test_explore_time_follows_its_slider_over_the_whole_clip(trace):
 
 
 @pytest.mark.parametrize("rate", [1, 3, 5, 10])
-def test_downsample_is_what_the_model_would_do(model, rate):
-    found = widgets.downsample(model.config, 28_320, rate)
-    assert found["A"] == {1: 89, 3: 30, 5: 18, 10: 9}[rate]  # 88.5 frames, rounded up
-    assert found["positions a second"] == pytest.approx(50 / rate)
-    assert found["stacked width"] == rate * ENCODER_DIM
+def test_the_length_at_a_rate_is_what_the_model_would_do(model, rate):
+    assert widgets.rate_cost(model, 28_320, 14, rate)["A"] == {1: 89, 3: 30, 5: 18, 10: 9}[rate]
 
 
-def test_downsample_agrees_with_the_trace(model, trace):
-    found = widgets.downsample(model.config, 28_320, model.config.audio_downsample_rate)
-    _, embeddings, width = trace["stacked_frames"].shape
-    assert (found["A"], found["stacked width"]) == (embeddings, width)
+def test_the_length_at_the_own_rate_agrees_with_the_trace(model, trace):
+    found = widgets.rate_cost(model, 28_320, 14, model.config.audio_downsample_rate)
+    assert found["A"] == trace.sizes["A"]
 
 
-def test_downsampling_picks_out_one_rate(model):
-    left, right = widgets.downsampling(model.config, 28_320, rate=3).axes
-    for axes in (left, right):
-        colors = [bar.get_facecolor() for bar in axes.patches]
-        assert [colors.count(color) for color in colors].index(1) == 2  # the third bar
-    assert [round(bar.get_height()) for bar in right.patches][:2] == [ENCODER_DIM, 2 * ENCODER_DIM]
-
-
-def test_explore_downsample_follows_its_slider(model):
-    explorer = widgets.explore_downsample(model, noise(1.77), 16_000)
-    slider, words, _ = explorer.children
-    assert (slider.min, slider.value, slider.max) == (1, 5, 10)
-    before = explorer.children[2].value
-    slider.value = 10
-    assert "A = 9 for this clip, 5.0 positions a second" in words.value
-    assert f"10 x {ENCODER_DIM} = {10 * ENCODER_DIM} numbers" in words.value
-    assert explorer.children[2].value != before
-    assert "1.77 s" in alt_of(explorer)
+def test_a_view_of_the_rates_picks_out_one(model):
+    cut, read, size = widgets.rate_view(model, noise(1.77), 14, rate=3).axes
+    frames = [[p for p in axes.patches if not p.get_fill()] for axes in (read, size)]
+    assert [[p.get_x() + p.get_width() / 2 for p in each] for each in frames] == [[3], [3]]
+    widths = [p.get_height() for p in size.patches if p.get_fill()]
+    assert widths == sorted(widths) and widths[0] < widths[-1]
+    assert "rate 3: 30 audio embeddings of 60 ms" in cut.get_title("left")
 
 
 def test_an_explorer_is_one_stable_line_of_text_where_nothing_runs(model, trace):
     for make in (
         lambda: widgets.explore_time(trace),
-        lambda: widgets.explore_downsample(model, noise(1.77), 16_000),
+        lambda: widgets.explore_rate(model, noise(1.77), 14),
     ):
         lines = [make()._repr_mimebundle_()["text/plain"] for _ in range(2)]
         assert lines[0] == lines[1]

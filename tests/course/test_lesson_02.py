@@ -11,11 +11,12 @@ from transformers import WhisperFeatureExtractor
 
 from tiny_asr import ASRConfig, ASRModel, data_dir, load_audio, sample_clip
 from tiny_asr.audio import log_mel, pad_batch
-from tiny_asr.course import lesson_02_layers as listening
-from tiny_asr.course import lesson_02_probes as probing
+from tiny_asr.course import lesson_02_layers as layers
+from tiny_asr.course import lesson_02_probes as probes
 from tiny_asr.course.lesson_02_layers import Heard
 from tiny_asr.course.lesson_02_probes import Measured
 from tiny_asr.data.dataset import load_data
+from tiny_asr.shapes import MAX_SAMPLES
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,7 @@ def clip():
 
 @pytest.fixture(scope="module")
 def heard(model, clip):
-    return listening.follow(model, clip)
+    return layers.follow(model, clip)
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -74,7 +75,7 @@ def test_the_maps_are_the_weights_that_the_library_computes(model, heard):
 
 
 def test_what_reaches_a_frame_is_where_its_gradient_is(model):
-    one, two = listening.reached(model, frames=10)
+    one, two = layers.reached(model, frames=10)
     whisper = model.encoder.whisper
     mel = noise(1, whisper.num_mel_bins, 10, seed=3).requires_grad_()
     first = F.gelu(whisper.conv1(mel))
@@ -85,13 +86,13 @@ def test_what_reaches_a_frame_is_where_its_gradient_is(model):
 
 
 def test_the_cone_tells_how_far_it_reaches(model):
-    assert "to mel frames 4 to 8" in listening.cone(model, frame=3).alt
+    assert "to mel frames 4 to 8" in layers.cone(model, frame=3).alt
 
 
 def test_telling_rows_vary_and_are_unlike_each_other():
     waves = noise(3, 200) * torch.tensor([3.0, 2.0, 1.0])[:, None]
     rows = torch.cat([0.1 * noise(1, 200, seed=1), waves, 1.01 * waves[:1], -waves[1:2]])
-    first, second, third = listening.telling(rows, count=3)
+    first, second, third = layers.telling(rows, count=3)
     assert first == 4  # the loudest; row 1 is the same but for its size, row 5 is row 2 turned over
     assert second in (2, 5) and third == 3
 
@@ -99,7 +100,7 @@ def test_telling_rows_vary_and_are_unlike_each_other():
 def test_positions_are_drawn_with_their_cosines(model):
     table = model.encoder.whisper.embed_positions.weight[:60].detach()
     by_hand = (table[20] @ table[21]) / table[20].norm() / table[21].norm()
-    assert f"to its neighbour {by_hand:.2f}" in listening.positions_view(table, frame=20).alt
+    assert f"to its neighbour {by_hand:.2f}" in layers.positions_view(table, frame=20).alt
 
 
 # Where heads look --------------------------------------------------------------------------------
@@ -113,7 +114,7 @@ def test_distances_of_maps_whose_distances_are_known():
     frames = 5
     here, next_one = torch.eye(frames), torch.eye(frames).roll(1, dims=1)
     even = torch.full((frames, frames), 1 / frames)
-    found = listening.distances(of_maps(torch.stack([here, next_one, even])))
+    found = layers.distances(of_maps(torch.stack([here, next_one, even])))
     pairs = [abs(a - b) for a in range(frames) for b in range(frames)]
     wanted = [
         0.0,
@@ -125,7 +126,7 @@ def test_distances_of_maps_whose_distances_are_known():
 
 def test_a_high_tone_hisses_and_a_low_one_does_not():
     sound = torch.cat([tone(200, 0.5), 0.3 * tone(5_000, 0.5), 1e-4 * tone(5_000, 0.5)])
-    found = listening.hissing(sound, 75)
+    found = layers.hissing(sound, 75)
     assert not found[:24].any() and found[26:49].all() and not found[51:].any()
 
 
@@ -134,20 +135,20 @@ def test_hiss_for_hiss_is_1_by_chance_and_at_most_the_inverse_of_its_share():
     hiss[[0, 1, 30, 31, 58, 59]] = True
     even, wanted = torch.full((60, 60), 1 / 60), hiss.float().expand(60, 60) / 6
     near = torch.eye(60) + 1e-4  # looking at oneself does not count
-    found = listening.hiss_for_hiss(of_maps(torch.stack([even, wanted, near])), hiss)[0]
+    found = layers.hiss_for_hiss(of_maps(torch.stack([even, wanted, near])), hiss)[0]
     far = [[abs(a - b) > 10 for b in range(60)] for a in range(60) if hiss[a]]
     share = sum(row[b] for row in far for b in range(60) if hiss[b]) / sum(map(sum, far))
     assert found.tolist() == pytest.approx([1, 1 / share, 1], rel=1e-4)
 
 
 def test_the_pictures_of_heads_tell_the_numbers(heard, clip):
-    far = listening.distances(heard)
+    far = layers.distances(heard)
     place = divmod(int(far.argmax()), far.shape[1])
-    assert f"looks {far.max():.2f} s away" in listening.head_maps(heard, clip, {"far": place}).alt
-    assert f"{far.min():.2f} to {far.max():.2f} s" in listening.reaches({"a clip": heard}).alt
-    hiss = listening.hissing(clip, len(heard.layers[0]))
+    assert f"looks {far.max():.2f} s away" in layers.head_maps(heard, clip, {"far": place}).alt
+    assert f"{far.min():.2f} to {far.max():.2f} s" in layers.reaches({"a clip": heard}).alt
+    hiss = layers.hissing(clip, len(heard.layers[0]))
     share = heard.maps[0][1][hiss][:, hiss].sum() / hiss.sum()
-    alt = listening.hiss_curves({"a clip": (heard, clip)}, 0, 1).alt
+    alt = layers.hiss_curves({"a clip": (heard, clip)}, 0, 1).alt
     assert f"hissing frames put {share:.0%} of their weight" in alt
 
 
@@ -156,11 +157,11 @@ def test_likeness_is_a_correlation_of_frames_without_their_mean():
     centred = (frames - frames.mean(dim=0)).numpy()
     lengths = np.linalg.norm(centred, axis=1)
     wanted = centred @ centred.T / lengths / lengths[:, None]
-    assert listening.likeness(frames).numpy() == pytest.approx(wanted, abs=1e-5)
+    assert layers.likeness(frames).numpy() == pytest.approx(wanted, abs=1e-5)
 
 
 def test_the_slider_steps_through_the_layers(heard):
-    explorer = listening.explore_layers(heard)
+    explorer = layers.explore_layers(heard)
     slider, words, image = explorer.children
     before = image.value
     assert slider.max == len(heard.layers) - 1 and words.value.startswith("After layer 1")
@@ -175,16 +176,16 @@ def test_the_slider_steps_through_the_layers(heard):
 
 @pytest.mark.parametrize("hertz", [90, 140, 230])
 def test_the_pitch_of_a_sawtooth(hertz):
-    assert probing.pitch(tone(hertz, 1.0, sawtooth)) == pytest.approx(hertz, rel=0.02)
+    assert probes.pitch(tone(hertz, 1.0, sawtooth)) == pytest.approx(hertz, rel=0.02)
 
 
 def test_noise_has_no_pitch():
-    assert math.isnan(probing.pitch(noise(16_000)))
+    assert math.isnan(probes.pitch(noise(16_000)))
 
 
 def test_common_words_count_texts_not_occurrences():
     texts = ["no no no no", "the sea", "the moor", "a sea"]
-    assert probing.common_words(texts, 2) in (["the", "sea"], ["sea", "the"])
+    assert probes.common_words(texts, 2) in (["the", "sea"], ["sea", "the"])
 
 
 def test_a_probe_is_ridge_regression():
@@ -195,7 +196,7 @@ def test_a_probe_is_ridge_regression():
         noise(5, 8).double(),
     )
     known[:, 2] = 40 * known[:, 2] + 7  # scale and offset must not matter
-    found = probing.probe(known, truth, strength=2.0)(others)
+    found = probes.probe(known, truth, strength=2.0)(others)
     middle, spread = known.mean(dim=0), known.std(dim=0)
     rows = torch.cat([(known - middle) / spread, math.sqrt(2.0) * torch.eye(8).double()])
     goal = torch.cat([truth - truth.mean(dim=0), torch.zeros(8, 3).double()])
@@ -207,9 +208,9 @@ def test_a_probe_is_ridge_regression():
 def test_explained_is_1_when_all_is_predicted_and_0_for_the_usual():
     truth = noise(30, 2)
     usual = truth.mean(dim=0)
-    assert probing.explained(truth, truth, usual) == pytest.approx(1)
-    assert probing.explained(usual.expand(30, 2), truth, usual) == pytest.approx(0)
-    assert probing.explained(2 * usual - truth, truth, usual) == pytest.approx(-3, abs=1e-4)
+    assert probes.explained(truth, truth, usual) == pytest.approx(1)
+    assert probes.explained(usual.expand(30, 2), truth, usual) == pytest.approx(0)
+    assert probes.explained(2 * usual - truth, truth, usual) == pytest.approx(-3, abs=1e-4)
 
 
 def test_scores_find_the_place_where_a_fact_is():
@@ -219,19 +220,19 @@ def test_scores_find_the_place_where_a_fact_is():
         facts["told"][:7] = math.nan  # clips without it are left out
         return Measured({"here": hidden, "nowhere": noise(200, 4, seed=seed + 9).double()}, facts)
 
-    scores = probing.probe_scores(made(0), made(100))
+    scores = probes.probe_scores(made(0), made(100))
     assert scores["told"][0] > 0.6 and abs(scores["told"][1]) < 0.1
     assert all(score < 0.1 for score in scores["silent"])
-    assert "told: 0." in probing.probe_view(scores, ["here", "nowhere"]).alt
+    assert "told: 0." in probes.probe_view(scores, ["here", "nowhere"]).alt
     control = {"told": [0.123, 0.0], "silent": [0.0, 0.0]}
-    alt = probing.probe_view(scores, ["here", "nowhere"], control).alt
+    alt = probes.probe_view(scores, ["here", "nowhere"], control).alt
     assert "four dashed ones" in alt and "untrained 0.12, 0.00" in alt
 
 
 def test_the_untrained_twin_differs_in_the_encoders_weights_alone(model):
     before = {name: weight.clone() for name, weight in model.encoder.state_dict().items()}
     state = torch.get_rng_state()
-    twin, again, other = (probing.untrained_twin(model, seed) for seed in (0, 0, 1))
+    twin, again, other = (probes.untrained_twin(model, seed) for seed in (0, 0, 1))
     assert torch.equal(torch.get_rng_state(), state)
     assert twin.decoder is model.decoder and twin.encoder is not model.encoder
     assert not any(p.requires_grad for p in twin.encoder.parameters())
@@ -247,12 +248,12 @@ def test_the_untrained_twin_differs_in_the_encoders_weights_alone(model):
 
 def test_what_is_measured_of_a_clip(model):
     clip = load_data(data_dir() / "speech" / "dev.parquet", limit=1)[0]
-    found = probing.measure(model, [clip], ["the", "zebra", clip.text.split()[0]])
+    found = probes.measure(model, [clip], ["the", "zebra", clip.text.split()[0]])
     waveform, text = clip.load(), clip.text
     padded, _ = pad_batch([waveform], 1600)
     mel = log_mel(padded, model.config.num_mel_bins)
     assert found.places["log-mel"][0].numpy() == pytest.approx(mel[0].mean(1).numpy(), abs=1e-4)
-    last = listening.follow(model, waveform).layers[-2].mean(dim=0)
+    last = layers.follow(model, waveform).layers[-2].mean(dim=0)
     name = f"layer {len(model.encoder.whisper.layers)}"
     assert found.places[name][0].numpy() == pytest.approx(last.numpy(), abs=1e-3)
     loud = 10 * math.log10(float(waveform.double().square().mean()))
@@ -267,17 +268,17 @@ def test_what_is_measured_of_a_clip(model):
 
 
 def test_whole_frames_of_silence_move_the_convolutions_by_as_many(model, clip):
-    convolved, output = probing.shifted(model, clip, [0, 40], most=3)
+    convolved, output = probes.shifted(model, clip, [0, 40], most=3)
     assert convolved.argmax(dim=1).tolist() == [0, 2]
     assert convolved.max(dim=1).values.tolist() == pytest.approx([1, 1], abs=1e-4)
     assert output[0, 0].item() == pytest.approx(1, abs=1e-4) and output.shape == (2, 4)
-    assert "40 ms 2" in probing.shift_view([0, 40], [convolved, output]).alt
+    assert "40 ms 2" in probes.shift_view([0, 40], [convolved, output]).alt
 
 
 def test_the_padded_mel_is_stock_whispers(model, clip):
     extract = WhisperFeatureExtractor(feature_size=model.config.num_mel_bins)
     theirs = extract(clip.numpy(), sampling_rate=16_000, return_tensors="pt").input_features
-    ours = probing.padded_mel(model, clip)
+    ours = layers.mel_of(model, clip, pad_to=MAX_SAMPLES)
     assert ours.shape == theirs.shape and torch.allclose(ours, theirs, atol=1e-3)
 
 
@@ -285,25 +286,25 @@ def test_the_padding_is_drawn_with_its_cosines():
     alone = noise(50, 70)
     padded = torch.cat([alone + 0.5 * noise(50, 70, seed=1), noise(1450, 70, seed=2)])
     cosine = F.cosine_similarity(alone, padded[:50], dim=1)
-    alt = probing.padding_view(alone, padded).alt
+    alt = probes.padding_view(alone, padded).alt
     assert f"is {cosine.mean():.2f} on average and {cosine.min():.2f} at least" in alt
 
 
 def test_parameters_are_counted_without_weights(model):
     count = sum(p.numel() for p in model.encoder.parameters())
-    assert probing.parameters_of(model.config.encoder_config) == count
-    large = probing.parameters_of(ASRConfig.from_pretrained("full").encoder_config)
+    assert probes.parameters_of(model.config.encoder_config) == count
+    large = probes.parameters_of(ASRConfig.from_pretrained("full").encoder_config)
     assert large == 636_968_960
 
 
 def test_a_frozen_encoder_keeps_nothing_for_the_way_back(model, clip):
-    mel = listening.mel_of(model, clip)
-    assert probing.kept_bytes(model, mel, trained=False) == 0
-    kept = probing.kept_bytes(model, mel, trained=True)
+    mel = layers.mel_of(model, clip)
+    assert probes.kept_bytes(model, mel, trained=False) == 0
+    kept = probes.kept_bytes(model, mel, trained=True)
     # At least what enters the four matrices and the two norms of each layer, in float32.
     layer, config = model.encoder.whisper.layers[0], model.config.encoder_config
     numbers = mel.shape[2] // 2 * (5 * config.d_model + layer.fc1.out_features)
     assert kept > 4 * numbers * len(model.encoder.whisper.layers)
-    twice = probing.kept_bytes(model, torch.cat([mel, mel]), trained=True)
+    twice = probes.kept_bytes(model, torch.cat([mel, mel]), trained=True)
     assert twice == pytest.approx(2 * kept, rel=0.01)
     assert not any(p.requires_grad for p in model.encoder.parameters())

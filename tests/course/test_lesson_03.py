@@ -8,7 +8,8 @@ import torch
 from torch.nn import functional as F
 
 from tiny_asr import ASRModel, AudioProjector, load_audio, sample_clip
-from tiny_asr.course import lesson_03_gap as bridging
+from tiny_asr.course import explorers
+from tiny_asr.course import lesson_03_gap as gap
 from tiny_asr.figures import plots
 
 
@@ -38,7 +39,7 @@ def noise(*shape: int, seed: int = 0) -> torch.Tensor:
 
 def test_a_fresh_projector_is_what_training_begins_with_and_leaves_the_model_alone(model):
     own = copy.deepcopy(model.audio_projector.state_dict())
-    fresh = bridging.fresh_projector(model).state_dict()
+    fresh = gap.fresh_projector(model).state_dict()
     now = model.audio_projector.state_dict()
     assert all(torch.equal(now[name], own[name]) for name in own)
     model.reset_projector()
@@ -49,7 +50,7 @@ def test_a_fresh_projector_is_what_training_begins_with_and_leaves_the_model_alo
 
 
 def test_a_raw_projector_is_the_fresh_one_without_its_norm(model, encoder_output):
-    fresh, raw = (bridging.fresh_projector(model, norm) for norm in (True, False))
+    fresh, raw = (gap.fresh_projector(model, norm) for norm in (True, False))
     with torch.no_grad():
         loud, quiet = raw(encoder_output), fresh(encoder_output)
     assert torch.allclose(F.normalize(loud, dim=2), F.normalize(quiet, dim=2), atol=1e-4)
@@ -59,19 +60,19 @@ def test_a_raw_projector_is_the_fresh_one_without_its_norm(model, encoder_output
 def test_writing_is_transcribing(model, clip, encoder_output):
     with torch.no_grad():
         embeddings = model.audio_projector(encoder_output)
-    assert bridging.write(model, embeddings) == model.transcribe(clip, 16_000)
+    assert gap.write(model, embeddings) == model.transcribe(clip, 16_000)
 
 
 def test_cosines():
     vectors, others = noise(4, 6), noise(5, 6, seed=1)
     for row, column in ((0, 0), (3, 4)):
         by_hand = vectors[row] @ others[column] / vectors[row].norm() / others[column].norm()
-        assert bridging.cosines(vectors, others)[row, column] == pytest.approx(by_hand.item(), 1e-5)
+        assert gap.cosines(vectors, others)[row, column] == pytest.approx(by_hand.item(), 1e-5)
 
 
 def test_a_token_is_not_its_own_nearest_token():
     tokens = F.one_hot(torch.arange(4)).float()
-    best = bridging.best_cosines(tokens, {"cloud": 3 * tokens[:2]})
+    best = gap.best_cosines(tokens, {"cloud": 3 * tokens[:2]})
     assert best["tokens"].tolist() == [0, 0, 0, 0]
     assert best["cloud"].tolist() == pytest.approx([1, 1])
     assert len(best["random directions"]) == 4
@@ -81,7 +82,7 @@ def test_the_gap_of_clouds_whose_place_is_known():
     tokens = torch.cat([torch.ones(40, 1), 0.1 * noise(40, 7)], dim=1)  # all point along axis 0
     far = torch.cat([0.1 * noise(20, 7, seed=1), torch.ones(20, 1)], dim=1)  # along the last
     among = tokens[::2] * 2
-    rows = {r["cloud"]: r for r in bridging.gap_table(tokens, {"far": far, "among": among}).rows}
+    rows = {r["cloud"]: r for r in gap.gap_table(tokens, {"far": far, "among": among}).rows}
     neighbours = {name: float(row["tokens among the 10 nearest"]) for name, row in rows.items()}
     assert neighbours["tokens"] == 10 and neighbours["far"] == 0 and neighbours["among"] > 5
     assert float(rows["among"]["cosine to the nearest token"]) == 1
@@ -97,36 +98,36 @@ def test_the_gap_of_clouds_whose_place_is_known():
 
 def test_one_pass_measures_the_slope_of_the_loss(model, encoder_output, labels):
     """The gradient against a small step along it."""
-    projector = bridging.fresh_projector(model)
-    found = bridging.one_pass(model, projector, encoder_output, labels, scale=2.0)
+    projector = gap.fresh_projector(model)
+    found = gap.one_pass(model, projector, encoder_output, labels, scale=2.0)
     embeddings = (2 * projector(encoder_output)).detach().requires_grad_()
-    loss = bridging.loss_of(model, embeddings, labels)
+    loss = gap.loss_of(model, embeddings, labels)
     loss.backward()
     assert found.loss == pytest.approx(loss.item(), 1e-5)
     assert found.loudness == pytest.approx(embeddings.square().mean().sqrt().item(), 1e-5)
     assert found.at_embeddings == pytest.approx(embeddings.grad.norm().item(), 1e-4)
     step = 1e-2 * embeddings.square().mean().sqrt() * embeddings.grad / embeddings.grad.norm()
     with torch.no_grad():
-        ends = [bridging.loss_of(model, embeddings + sign * step, labels) for sign in (1, -1)]
+        ends = [gap.loss_of(model, embeddings + sign * step, labels) for sign in (1, -1)]
     slope = (ends[0] - ends[1]).item() / (2 * step.norm().item())
     assert found.at_embeddings == pytest.approx(slope, rel=0.05)
     assert all(p.grad is None for p in projector.parameters())
 
 
 def test_one_pass_is_what_the_model_computes(model, encoder_output, labels):
-    found = bridging.one_pass(model, model.audio_projector, encoder_output, labels)
+    found = gap.one_pass(model, model.audio_projector, encoder_output, labels)
     with torch.no_grad():
         loss = model(encoder_output=encoder_output, labels=labels).loss
     assert found.loss == pytest.approx(loss.item(), 1e-5)
 
 
 def test_a_few_steps_learn_and_leave_the_projector_alone(model, encoder_output, labels):
-    projector = bridging.fresh_projector(model)
+    projector = gap.fresh_projector(model)
     before = projector.linear1.weight.clone()
-    losses = bridging.few_steps(model, projector, encoder_output, labels, scale=1.0, steps=8)
+    losses = gap.few_steps(model, projector, encoder_output, labels, scale=1.0, steps=8)
     assert len(losses) == 8 and losses[-1] < losses[0]
     assert losses[0] == pytest.approx(
-        bridging.one_pass(model, projector, encoder_output, labels).loss, 1e-5
+        gap.one_pass(model, projector, encoder_output, labels).loss, 1e-5
     )
     assert torch.equal(projector.linear1.weight, before)
     assert projector.linear1.weight.grad is None
@@ -134,7 +135,7 @@ def test_a_few_steps_learn_and_leave_the_projector_alone(model, encoder_output, 
 
 @pytest.mark.parametrize("rate", [1, 5, 7])
 def test_the_cost_of_a_rate(model, clip, rate):
-    cost = bridging.rate_cost(model, len(clip), 14, rate)
+    cost = explorers.rate_cost(model, len(clip), 14, rate)
     config = type(model.config).from_pretrained("tiny", audio_downsample_rate=rate)
     projector = AudioProjector(config)
     assert cost["parameters"] == sum(p.numel() for p in projector.parameters())
@@ -146,17 +147,17 @@ def test_the_cost_of_a_rate(model, clip, rate):
 
 
 def test_figures_say_what_they_show(model, clip, encoder_output, labels):
-    fresh = bridging.fresh_projector(model)
+    fresh = gap.fresh_projector(model)
     with torch.no_grad():
         before, after = fresh(encoder_output)[0], model.audio_projector(encoder_output)[0]
     tokens = model.decoder.some_embeddings()
-    passes = [bridging.one_pass(model, fresh, encoder_output, labels, s) for s in (0.1, 1)]
+    passes = [gap.one_pass(model, fresh, encoder_output, labels, s) for s in (0.1, 1)]
     figures = {
-        "30 audio embeddings of one clip": bridging.clouds_view(tokens, before, after),
-        "from 0.0 to 3.0 s": bridging.nearest_along(model, clip, {"fresh": before}),
-        "stack 1 frames 5 to 9": bridging.stacking(encoder_output, 5),
-        f"{passes[0].loss:.2f}": bridging.loudness_view(model, {"a": passes, "b": passes}),
-        "15 pieces of 200 ms, rate 10": bridging.rate_view(model, clip, 14, rate=10),
+        "30 audio embeddings of one clip": gap.clouds_view(tokens, before, after),
+        "from 0.0 to 3.0 s": gap.nearest_along(model, clip, {"fresh": before}),
+        "stack 1 frames 5 to 9": gap.stacking(encoder_output, 5),
+        f"{passes[0].loss:.2f}": gap.loudness_view(model, {"a": passes, "b": passes}),
+        "15 pieces of 200 ms, rate 10": explorers.rate_view(model, clip, 14, rate=10),
     }
     for words, figure in figures.items():
         assert words in figure.alt
@@ -167,16 +168,16 @@ def test_the_nearest_tokens_are_named_and_a_long_clip_is_cut_into_pages(model):
     ids = torch.arange(300, 340)
     vectors = 7 * model.decoder.token_embeddings[ids].detach()
     clip = torch.zeros(40 * 1600)
-    figure = bridging.nearest_along(model, clip, {"tokens": vectors}, start=1.0)
+    figure = gap.nearest_along(model, clip, {"tokens": vectors}, start=1.0)
     assert "30 audio embeddings from 1.0 to 4.0 s" in figure.alt
     names = [model.processor.tokenizer.decode(i).replace(" ", "\u2423") for i in ids[10:]]
     assert " ".join(name for name in names if len(name) < 7)[:20] in figure.alt
     assert "mean cosine 1.00" in figure.alt
-    assert "32 audio embeddings" in bridging.nearest_along(model, clip, {"tokens": vectors}).alt
+    assert "32 audio embeddings" in gap.nearest_along(model, clip, {"tokens": vectors}).alt
 
 
 def test_the_slider_draws_each_rate_and_says_what_it_costs(model, clip):
-    explorer = bridging.explore_rate(model, clip, 14)
+    explorer = explorers.explore_rate(model, clip, 14)
     slider, words, image = explorer.children
     assert slider.value == model.config.audio_downsample_rate
     first = image.value

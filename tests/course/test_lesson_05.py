@@ -1,4 +1,4 @@
-"""Notebook 05's own modules, `learning` and `learning_plots`, against other ways to compute it."""
+"""Notebook 05's own modules, `runs` and `figures`, against other ways to compute it."""
 
 import itertools
 
@@ -11,15 +11,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from tiny_asr import ASRModel
-from tiny_asr.course import (
-    lesson_02_probes as probing,
-)
-from tiny_asr.course import (
-    lesson_05_figures as learning_plots,
-)
-from tiny_asr.course import (
-    lesson_05_runs as learning,
-)
+from tiny_asr.course import lesson_02_probes as probes
+from tiny_asr.course import lesson_05_figures as figures
+from tiny_asr.course import lesson_05_runs as runs
 from tiny_asr.data.batches import make_batches
 from tiny_asr.data.dataset import load_data
 from tiny_asr.decoder import TextDecoder, token_loss
@@ -33,7 +27,7 @@ from tiny_asr.training.log import read_log
 @pytest.fixture(scope="module")
 def watch():
     """What was seen of a clip at 0, 10, 20, ... 90 utterances, as the projector gets louder."""
-    watch = learning.Watch(noise(1.2), say=lambda line: None)
+    watch = runs.Watch(noise(1.2), say=lambda line: None)
     model = ASRModel(talkative().config)
     for utterances in range(0, 100, 10):
         losses = [5 - utterances / 20] if utterances else []
@@ -46,17 +40,17 @@ def watch():
 
 def test_a_snapshot_is_what_the_model_writes_and_its_embeddings():
     model, lines = talkative(), []
-    watch = learning.Watch(noise(1.2), say=lines.append)
+    watch = runs.Watch(noise(1.2), say=lines.append)
     watch(TrainingState(utterances=40, losses=[4.0, 2.5]), model)
     (shot,) = watch.snapshots
     assert shot.text == model.transcribe(noise(1.2), 16_000)
     expected = model.audio_projector(model.encode(noise(1.2), 16_000))[0]
     assert torch.equal(shot.embeddings, expected)
-    assert lines == [f"    40 utterances  loss  2.50  {learning.shortened(shot.text)}"]
+    assert lines == [f"    40 utterances  loss  2.50  {runs.shortened(shot.text)}"]
 
 
 def test_a_trainer_calls_the_watch_after_each_interval(tmp_path):
-    watch = learning.Watch(noise(0.8), say=lambda line: None)
+    watch = runs.Watch(noise(0.8), say=lambda line: None)
     trainer, _ = train(small_run(tmp_path / "run", max_utterances=24), on_log=watch)
     rows = read_log(tmp_path / "run" / "log.csv")
     assert [shot.utterances for shot in watch.snapshots] == [row["utterances"] for row in rows]
@@ -73,8 +67,8 @@ def test_some_snapshots_go_from_the_first_to_the_last(watch, count):
 
 
 def test_a_long_transcript_is_shortened_to_one_line():
-    assert learning.shortened("so\nit  is") == "so it is"
-    assert len(learning.shortened("word " * 40)) == learning.LONGEST
+    assert runs.shortened("so\nit  is") == "so it is"
+    assert len(runs.shortened("word " * 40)) == runs.LONGEST
 
 
 # What is kept ------------------------------------------------------------------------------------
@@ -84,7 +78,7 @@ def test_the_table_of_gradients_counts_the_projector_alone():
     model = ASRModel(talkative().config)
     inputs = model.processor([noise(1.0)], ["the cat"], sampling_rate=16_000)
     model(**inputs).loss.backward()
-    rows = {row["part"]: row for row in learning.gradient_table(model).rows}
+    rows = {row["part"]: row for row in runs.gradient_table(model).rows}
     count = parameters(model.audio_projector)
     assert rows["projector"]["with a gradient"] == f"{count:,}"
     assert rows["projector"]["MB of AdamW"] == f"{8 * count / 1e6:.1f}"
@@ -101,7 +95,7 @@ def test_activations_are_counted_once_and_weights_not_at_all():
         hidden = model(inputs).exp()  # keeps its result: 50 x 10
         return (hidden * hidden).sum()  # keeps the same again
 
-    loss, kept = probing.kept_for_backward(model, compute)
+    loss, kept = probes.kept_for_backward(model, compute)
     assert kept == 4 * (inputs.numel() + 50 * 10)
     loss.backward()
     assert inputs.grad is not None
@@ -112,7 +106,7 @@ def test_activations_are_counted_once_and_weights_not_at_all():
 
 def test_a_run_as_it_should_be_is_the_trainer_s(tmp_path):
     settings = small_run(tmp_path / "ours", max_utterances=24)
-    outcome = learning.run_ablation("as it should be", settings)
+    outcome = runs.run_ablation("as it should be", settings)
     train(small_run(tmp_path / "theirs", max_utterances=24))
     theirs = read_log(tmp_path / "theirs" / "log.csv")
     assert [row["loss"] for row in outcome.rows] == [row["loss"] for row in theirs]
@@ -120,23 +114,23 @@ def test_a_run_as_it_should_be_is_the_trainer_s(tmp_path):
 
 def test_each_ablation_changes_the_run(tmp_path):
     losses = {}
-    for name in learning.ABLATIONS:
+    for name in runs.ABLATIONS:
         settings = small_run(tmp_path, max_utterances=24, eval_limit=2)
-        losses[name] = [row["loss"] for row in learning.run_ablation(name, settings, 2).rows]
+        losses[name] = [row["loss"] for row in runs.run_ablation(name, settings, 2).rows]
     assert len({tuple(each) for each in losses.values()}) == len(losses)
 
 
 def test_a_stale_optimiser_changes_no_weight(tmp_path):
     before = {}
 
-    class Noting(learning.StaleOptimizer):
+    class Noting(runs.StaleOptimizer):
         def train(self, resume=False):
             before.update({k: v.clone() for k, v in self.projector.state_dict().items()})
             return super().train(resume)
 
     settings = small_run(tmp_path, max_utterances=24)
     trainer = Noting(settings, say=lambda line: None)
-    learning.ABLATIONS["frozen by mistake"].spoil(trainer)
+    runs.ABLATIONS["frozen by mistake"].spoil(trainer)
     trainer.train()
     after = trainer.projector.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
@@ -155,13 +149,13 @@ def test_a_run_without_a_prompt_trains_without_and_writes_with_it(tmp_path, monk
         "write",
         lambda self, *a, **k: seen.update(write=self.prompt_length) or write(self, *a, **k),
     )
-    learning.run_ablation("no prompt in training", small_run(tmp_path, max_utterances=12), 2)
+    runs.run_ablation("no prompt in training", small_run(tmp_path, max_utterances=12), 2)
     assert seen == {"train": 0, "write": pair().decoder.prompt_length}
 
 
 def test_unmasked_labels_are_a_mean_over_every_position(tmp_path):
     settings = small_run(tmp_path, limit=1)
-    trainer = learning.Unmasked(settings, say=lambda line: None)
+    trainer = runs.Unmasked(settings, say=lambda line: None)
     (batch,) = first_batch(trainer)
     labels = trainer.model.processor.labels(batch.texts)
     came = trainer._summed_loss(0, batch, labels) / labels.numel()
@@ -189,24 +183,24 @@ def first_batch(trainer):
 def test_outcomes_are_stored_and_read_again(tmp_path):
     rows = [{"utterances": 100.0, "loss": 4.125}, {"utterances": 201.0, "loss": 0.5}]
     outcomes = {
-        "one, first": learning.Outcome(rows, 0.25),
-        "two": learning.Outcome(rows[:1], 1.0),
+        "one, first": runs.Outcome(rows, 0.25),
+        "two": runs.Outcome(rows[:1], 1.0),
     }
-    learning.write_outcomes(tmp_path / "runs.csv", outcomes)
-    assert learning.read_outcomes(tmp_path / "runs.csv") == outcomes
+    runs.write_outcomes(tmp_path / "runs.csv", outcomes)
+    assert runs.read_outcomes(tmp_path / "runs.csv") == outcomes
 
 
 def test_a_folder_that_is_taken_gets_a_number(tmp_path):
-    assert learning.unused(tmp_path / "run") == tmp_path / "run"
+    assert runs.unused(tmp_path / "run") == tmp_path / "run"
     (tmp_path / "run").mkdir()
     (tmp_path / "run-2").mkdir()
-    assert learning.unused(tmp_path / "run") == tmp_path / "run-3"
+    assert runs.unused(tmp_path / "run") == tmp_path / "run-3"
 
 
 def test_a_killed_run_resumes_to_the_same_weights(tmp_path):
     changes = {"log_every": 1, "save_every": 12, "max_utterances": 48}
     killed = small_run(tmp_path / "killed", **changes)
-    line = learning.kill_at(6, killed)
+    line = runs.kill_at(6, killed)
     assert line.startswith("step") and 6 <= int(line.split()[1]) < 16
     assert not (tmp_path / "killed" / "checkpoints" / "step-16").exists()
     _, said = train(killed, resume=True)
@@ -220,7 +214,7 @@ def test_a_killed_run_resumes_to_the_same_weights(tmp_path):
 
 def test_a_run_that_ends_before_it_is_killed_is_an_error(tmp_path):
     with pytest.raises(RuntimeError, match="not killed at step 99"):
-        learning.kill_at(99, small_run(tmp_path / "run", max_utterances=12))
+        runs.kill_at(99, small_run(tmp_path / "run", max_utterances=12))
 
 
 # What it costs -----------------------------------------------------------------------------------
@@ -230,8 +224,8 @@ def test_what_stays_in_memory_is_two_bytes_a_frozen_weight_and_sixteen_a_trained
     model = pair()
     frozen = parameters(model.encoder) + parameters(model.decoder)
     trained = parameters(model.audio_projector)
-    assert learning.training_bytes(model.config) == 2 * frozen + 16 * trained
-    assert learning.training_bytes(model.config, all_trained=True) == 16 * (frozen + trained)
+    assert runs.training_bytes(model.config) == 2 * frozen + 16 * trained
+    assert runs.training_bytes(model.config, all_trained=True) == 16 * (frozen + trained)
 
 
 # Figures -----------------------------------------------------------------------------------------
@@ -240,7 +234,7 @@ def test_what_stays_in_memory_is_two_bytes_a_frozen_weight_and_sixteen_a_trained
 def test_the_padded_share_is_that_of_the_blocks_of_zeros():
     data = load_data(clips())
     for batches in (
-        learning_plots.random_batches(data, 6.0),
+        figures.random_batches(data, 6.0),
         make_batches(data, max_seconds=6.0, seed=0, epoch=0),
     ):
         assert sorted(itertools.chain(*batches)) == list(range(len(data)))
@@ -250,13 +244,13 @@ def test_the_padded_share_is_that_of_the_blocks_of_zeros():
             assert len(batch) * longest <= 6.0
             computed += len(batch) * longest
             padding += sum(longest - data[index].seconds for index in batch)
-        assert learning_plots.padded_share(data, batches) == pytest.approx(padding / computed)
+        assert figures.padded_share(data, batches) == pytest.approx(padding / computed)
 
 
 def test_the_mask_marks_each_target_once():
     model = pair()
     labels = model.processor.labels([TEXT])[0]
-    figure = learning_plots.loss_mask(model, TEXT, embeddings=17)
+    figure = figures.loss_mask(model, TEXT, embeddings=17)
     faces = [to_hex(patch.get_facecolor()).upper() for patch in figure.axes[0].patches]
     assert faces.count(MARK) == len(labels)
     assert f"{model.decoder.prompt_length + 17 + len(labels) - 1} positions" in figure.alt
@@ -267,23 +261,23 @@ def test_the_mask_marks_each_target_once():
 def test_loss_curves_leave_out_what_is_not_finite():
     rows = [{"utterances": 10.0 * i, "loss": loss} for i, loss in enumerate((5.0, None, 2.0))]
     rows.append({"utterances": 30.0, "loss": float("nan")})
-    figure = learning_plots.loss_curves({"a run": rows}, "some runs")
+    figure = figures.loss_curves({"a run": rows}, "some runs")
     assert figure.axes[0].lines[0].get_xydata().tolist() == [[0.0, 5.0], [20.0, 2.0]]
     assert "a run: 5.00 at 0, 2.00 at 20" in figure.alt
 
 
 def test_the_schedule_peaks_where_the_warm_up_ends(tmp_path):
     settings = small_run(tmp_path, max_utterances=400, warmup_utterances=100, learning_rate=0.01)
-    heard, rate = learning_plots.schedule(settings).axes[0].lines[0].get_data()
+    heard, rate = figures.schedule(settings).axes[0].lines[0].get_data()
     assert heard[list(rate).index(max(rate))] == 100
     assert max(rate) == pytest.approx(0.01) and rate[-1] == pytest.approx(0)
 
 
 def test_the_pictures_of_a_run_tell_what_was_seen(watch):
     rows = [{"utterances": float(u), "loss": 5 - u / 20} for u in range(10, 100, 10)]
-    figure = learning_plots.from_gibberish_to_text(rows, watch)
+    figure = figures.from_gibberish_to_text(rows, watch)
     assert "90: 0.50" in figure.alt and f"{watch.snapshots[-1].text[:4]}" in figure.alt
-    moving = learning_plots.moving(watch, talkative())
+    moving = figures.moving(watch, talkative())
     table = talkative().decoder.token_embeddings
     for place in (0, 4, 8):
         shot = watch.snapshots[place]

@@ -12,8 +12,8 @@ import torch
 import yaml
 from fixtures_models import noise, talkative
 
-from tiny_asr.course import lesson_06_errors as judging
-from tiny_asr.course import lesson_06_word_times as timing
+from tiny_asr.course import lesson_06_errors as errors
+from tiny_asr.course import lesson_06_word_times as word_times
 from tiny_asr.course.explorers import Explorer
 from tiny_asr.evaluation.score import Row, paired_bootstrap, score
 from tiny_asr.shapes import SAMPLE_RATE
@@ -51,7 +51,7 @@ def test_the_table_counts_as_jiwer_does_and_the_way_through_it_costs_as_much():
     for _ in range(200):
         said, heard = some_words(rng), some_words(rng)
         found = jiwer.process_words(" ".join(said), " ".join(heard))
-        table, pairs = judging.edit_table(said, heard), judging.edit_pairs(said, heard)
+        table, pairs = errors.edit_table(said, heard), errors.edit_pairs(said, heard)
         assert table[-1, -1] == found.substitutions + found.deletions + found.insertions
         assert sum(op != "=" for op, *_ in pairs) == table[-1, -1]
         assert [a for _, a, _ in pairs if a] == said
@@ -60,10 +60,10 @@ def test_the_table_counts_as_jiwer_does_and_the_way_through_it_costs_as_much():
 
 
 def test_the_notebooks_example_has_one_error_of_each_kind_and_one_cheapest_way():
-    pairs = judging.edit_pairs(SAID, HEARD)
+    pairs = errors.edit_pairs(SAID, HEARD)
     wrong = [pair for pair in pairs if pair[0] != "="]
     assert wrong == [("D", "old", ""), ("S", "the", "a"), ("I", "", "today")]
-    table = judging.edit_table(SAID, HEARD)
+    table = errors.edit_table(SAID, HEARD)
     ways = np.zeros(table.shape, dtype=int)  # how many cheapest ways lead to each cell
     ways[0], ways[:, 0] = 1, 1
     for i, j in itertools.product(range(1, len(SAID) + 1), range(1, len(HEARD) + 1)):
@@ -73,33 +73,33 @@ def test_the_notebooks_example_has_one_error_of_each_kind_and_one_cheapest_way()
 
 
 def test_an_alignment_names_each_error_and_breaks_long_lines():
-    shown = judging.Alignment([("equal", "a<b", "a<b"), ("delete", "gone", ""), ("S", "x", "y")])
+    shown = errors.Alignment([("equal", "a<b", "a<b"), ("delete", "gone", ""), ("S", "x", "y")])
     page = shown._repr_html_()
     assert "a&lt;b" in page and "a<b" not in page
     assert page.count("<table") == 1 and page.count("</tr>") == 3
     for op, word in (("D", "gone"), ("S", "y"), ("S", "S")):
-        assert f"{judging.INKS[op]};font-weight:bold'>{word}<" in page
+        assert f"{errors.INKS[op]};font-weight:bold'>{word}<" in page
     lines = repr(shown).splitlines()
     assert [line.split() for line in lines] == [
         ["said", "a<b", "gone", "x"], ["heard", "a<b", "y"], ["error", "D", "S"]
     ]  # fmt: skip
     assert lines[1].index("y") == lines[0].index("x") == lines[2].index("S")
-    titled = judging.Alignment([("=", "go", "go")], "a <voice>")
+    titled = errors.Alignment([("=", "go", "go")], "a <voice>")
     assert titled._repr_html_().count("a &lt;voice&gt;</p>") == 1
     assert repr(titled).splitlines()[0] == "a <voice>"
-    long = judging.Alignment([("=", str(n), str(n)) for n in range(30)])
-    assert long._repr_html_().count("<table") == math.ceil(30 / judging.MOST_PAIRS)
+    long = errors.Alignment([("=", str(n), str(n)) for n in range(30)])
+    assert long._repr_html_().count("<table") == math.ceil(30 / errors.MOST_PAIRS)
 
 
 def test_words_are_counted_in_their_groups():
     result = scored(("the cat sat", "the dog sat"), ("a cat", "a cat ran"))
-    recall = judging.word_recall(result.rows, lambda word: "cat" if word == "cat" else "other")
+    recall = errors.word_recall(result.rows, lambda word: "cat" if word == "cat" else "other")
     assert recall == {"other": (3, 3), "cat": (1, 2)}
 
 
 def test_letters_are_compared_inside_of_words_heard_as_similar_ones_only():
     result = scored(("big old cats sat", "bag cats sit"), ("ship", "shep"), ("dog", "eye"))
-    assert judging.letter_swaps(result.rows) == Counter(
+    assert errors.letter_swaps(result.rows) == Counter(
         {("i", "a"): 1, ("a", "i"): 1, ("i", "e"): 1}
     )
 
@@ -109,11 +109,11 @@ def test_letters_are_compared_inside_of_words_heard_as_similar_ones_only():
 
 def test_resampling_agrees_with_the_packages_intervals():
     ours, theirs = system(0.3), system(0.2, seed=1)
-    low, high = judging.interval(judging.resampled(ours))
+    low, high = errors.interval(errors.resampled(ours))
     assert low == pytest.approx(100 * ours.wer.low, abs=1)
     assert high == pytest.approx(100 * ours.wer.high, abs=1)
     gap = paired_bootstrap(ours, theirs)
-    low, high = judging.interval(judging.resampled(ours, against=theirs))
+    low, high = errors.interval(errors.resampled(ours, against=theirs))
     assert low == pytest.approx(100 * gap.low, abs=1)
     assert high == pytest.approx(100 * gap.high, abs=1)
 
@@ -121,34 +121,34 @@ def test_resampling_agrees_with_the_packages_intervals():
 def test_four_times_the_clips_halve_the_interval():
     widths = []
     for clips in (50, 200):
-        low, high = judging.interval(judging.resampled(system(0.3), clips))
+        low, high = errors.interval(errors.resampled(system(0.3), clips))
         widths.append(high - low)
     assert widths[0] / widths[1] == pytest.approx(2, rel=0.15)
 
 
 def test_the_slider_tells_the_interval_of_its_number_of_clips():
     result = system(0.3)
-    explorer = judging.explore_luck(result)
+    explorer = errors.explore_luck(result)
     assert isinstance(explorer, Explorer)
     slider, words, image = explorer.children
     slider.value = 1000
-    low, high = judging.interval(judging.resampled(result, 1000))
+    low, high = errors.interval(errors.resampled(result, 1000))
     assert words.value.startswith("1000 clips") and f"{low:.1f} and {high:.1f}" in words.value
     assert "1000 clips" in image.value
 
 
 def test_figures_say_in_words_what_they_show():
     ours, theirs = system(0.3), system(0.2, seed=1)
-    low, high = judging.interval(judging.resampled(ours))
-    assert f"between {low:.1f} and {high:.1f}" in judging.luck_picture(ours).alt
-    assert "3 at the bottom right" in judging.edit_picture(SAID, HEARD).alt
-    assert "rare: 25 % of 8" in judging.shares_picture({"rare": (2, 8)}, "right").alt
+    low, high = errors.interval(errors.resampled(ours))
+    assert f"between {low:.1f} and {high:.1f}" in errors.luck_picture(ours).alt
+    assert "3 at the bottom right" in errors.edit_picture(SAID, HEARD).alt
+    assert "rare: 25 % of 8" in errors.shares_picture({"rare": (2, 8)}, "right").alt
     line = {"data": "synthetic test", "clips": "336", "wer_low": "0.1", "wer_high": "0.2"}
-    assert "1 measured" in judging.width_picture(ours, [line, line | {"data": "other"}]).alt
-    low, high = judging.interval(judging.resampled(ours, against=theirs))
+    assert "1 measured" in errors.width_picture(ours, [line, line | {"data": "other"}]).alt
+    low, high = errors.interval(errors.resampled(ours, against=theirs))
     words = f"drawn together: {low:+.1f} to {high:+.1f}"
-    assert words in judging.pairing_picture(ours, theirs, ("a", "b")).alt
-    alt = judging.noise_picture({"hiss": {20: theirs, 0: ours}}, theirs).alt
+    assert words in errors.pairing_picture(ours, theirs, ("a", "b")).alt
+    alt = errors.noise_picture({"hiss": {20: theirs, 0: ours}}, theirs).alt
     assert f"{100 * theirs.wer.value:.0f} at 20 dB, {100 * ours.wer.value:.0f} at 0 dB" in alt
 
 
@@ -157,7 +157,7 @@ def test_figures_say_in_words_what_they_show():
 
 @pytest.mark.parametrize(("slope", "times"), [(0, 2.0), (1, 1.0)])
 def test_noise_has_its_colour_and_loudness(slope, times):
-    sound = judging.coloured(slope, 20)
+    sound = errors.coloured(slope, 20)
     assert len(sound) == 20 * SAMPLE_RATE
     assert float(sound.square().mean().sqrt()) == pytest.approx(0.05)
     power = torch.fft.rfft(sound.double()).abs().square()
@@ -165,12 +165,12 @@ def test_noise_has_its_colour_and_loudness(slope, times):
     octaves = [float(power[(hertz >= f) & (hertz < 2 * f)].sum()) for f in (500, 1000, 2000)]
     for lower, upper in itertools.pairwise(octaves):  # pink: each octave is equally strong
         assert upper / lower == pytest.approx(times, rel=0.1)
-    assert torch.equal(sound, judging.coloured(slope, 20))
-    assert not torch.equal(sound, judging.coloured(slope, 20, seed=1))
+    assert torch.equal(sound, errors.coloured(slope, 20))
+    assert not torch.equal(sound, errors.coloured(slope, 20, seed=1))
 
 
 def test_nobody_speaks_in_clips_of_the_lengths_asked_for():
-    clips = judging.nobody_speaks((1, 2))
+    clips = errors.nobody_speaks((1, 2))
     assert len(clips) == 7
     for kind, sounds in clips.items():
         assert [len(sound) for sound in sounds] == [SAMPLE_RATE, 2 * SAMPLE_RATE]
@@ -204,21 +204,21 @@ def test_words_are_placed_as_well_as_by_trying_everything(words, size):
         def total(spans, scores=scores):
             return sum(scores[w, a:b].sum() for w, (a, b) in enumerate(spans))
 
-        found = timing.in_order(scores)
+        found = word_times.in_order(scores)
         assert found in list(every_way(words, size))
         assert total(found) == pytest.approx(max(map(total, every_way(words, size))))
 
 
 def test_more_words_than_positions_cannot_be_placed():
     with pytest.raises(ValueError, match="3 words for 2 positions came; expected"):
-        timing.in_order(np.zeros((3, 2)))
+        word_times.in_order(np.zeros((3, 2)))
 
 
 def test_the_edges_of_a_sound_are_found():
     sound = torch.zeros(2 * SAMPLE_RATE)
     sound[8000:24_000] = torch.sin(torch.arange(16_000) / 5)
     sound += 1e-4 * torch.randn(len(sound), generator=torch.Generator().manual_seed(0))
-    assert timing.edges(sound) == pytest.approx((0.5, 1.5), abs=0.011)
+    assert word_times.edges(sound) == pytest.approx((0.5, 1.5), abs=0.011)
 
 
 def test_attention_is_read_where_a_token_is_written_and_at_the_audio(monkeypatch):
@@ -244,22 +244,22 @@ def test_attention_is_read_where_a_token_is_written_and_at_the_audio(monkeypatch
 
     monkeypatch.setattr(language_model, "forward", answer)
     fast = language_model.config._attn_implementation
-    words, scores = timing.attention_to_audio(model, clip)
+    words, scores = word_times.attention_to_audio(model, clip)
     assert language_model.config._attn_implementation == fast
     assert "".join(words) == "goonhome" and scores.shape == (len(words), size)
     assert len(words) == len(starts)
     np.testing.assert_allclose(scores.sum(axis=1), 0, atol=1e-6)
     for word, (first, last) in enumerate(zip(starts, [*starts[1:], len(ids)], strict=True)):
         assert np.flatnonzero(scores[word] > 0).tolist() == list(range(first, last))
-    times = timing.word_times(model, clip)
+    times = word_times.word_times(model, clip)
     assert times[0][1] == 0 and times[1][1] == pytest.approx(0.1 * starts[1])
-    assert "go 0.0 to" in timing.times_picture(model, clip).alt
+    assert "go 0.0 to" in word_times.times_picture(model, clip).alt
 
 
 def test_a_real_language_model_gives_its_attention_and_is_left_as_it_was():
     model, clip = talkative(), noise(2.0)
     ids = model.generate([clip])[0]
-    words, scores = timing.attention_to_audio(model, clip)
+    words, scores = word_times.attention_to_audio(model, clip)
     assert scores.shape == (len(words), 20) and np.isfinite(scores).all() and scores.any()
     assert torch.equal(model.generate([clip])[0], ids)
 
@@ -268,16 +268,16 @@ def test_nothing_written_has_no_times(monkeypatch):
     model = talkative()
     end = torch.tensor([model.decoder.end_id])
     monkeypatch.setattr(model, "generate", lambda clips: [end])
-    assert timing.word_times(model, noise(1.0)) == []
+    assert word_times.word_times(model, noise(1.0)) == []
 
 
 # Measured numbers, and the card -------------------------------------------------------------------
 
 
 def test_measured_numbers_are_read_from_the_files_and_absent_ones_are_a_dash():
-    rows = judging.measured(("small", "full"))
+    rows = errors.measured(("small", "full"))
     assert {row["pair"] for row in rows} == {"small"}
-    table = judging.side_by_side(rows, ("small", "full")).rows
+    table = errors.side_by_side(rows, ("small", "full")).rows
     real = next(row for row in table if row["data"] == "real dev")
     source = next(row for row in rows if row["data"] == "real dev" and row["group"] == "all")
     assert real["small"].startswith(f"{100 * float(source['wer']):.1f} % (")
@@ -289,7 +289,7 @@ def test_the_card_holds_the_measurement_and_what_the_hub_reads():
     result = scored(("a cat sat", "a dog sat"), ("go home now", "home"), ("oh", "oh no"))
     config = SimpleNamespace(encoder="openai/whisper-tiny.en", decoder="bundled:tiny-decoder")
     model = SimpleNamespace(config=config, untrained=())
-    card = judging.model_card("mine", model, result, "three clips", (9, 10))
+    card = errors.model_card("mine", model, result, "three clips", (9, 10))
     _, front, text = card.split("---\n", 2)
     about = yaml.safe_load(front)
     assert about["base_model"] == ["openai/whisper-tiny.en"]
@@ -297,5 +297,5 @@ def test_the_card_holds_the_measurement_and_what_the_hub_reads():
     assert "| three clips | 3 | 7 | whisper-english | 57.1 % (" in text and "| 1 / 2 / 1 |" in text
     assert "9 of 10" in text and "Untrained" not in text
     model.untrained, config.encoder = ("projector",), "bundled:tiny-encoder"
-    card = judging.model_card("mine", model, result, "three clips", (9, 10))
+    card = errors.model_card("mine", model, result, "three clips", (9, 10))
     assert "base_model" not in card and "**Untrained: projector.**" in card

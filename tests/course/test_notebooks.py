@@ -4,9 +4,11 @@ nbval compares outputs, but a cell that was never run passes uncompared, a wrong
 so does a cell marked to be ignored. These tests close the gaps.
 """
 
+import ast
 import base64
 import re
 import struct
+from collections import Counter
 from pathlib import Path
 
 import nbformat
@@ -88,9 +90,24 @@ def test_it_is_small(path):
     assert path.stat().st_size < MOST_BYTES
 
 
-def test_code_cells_are_short(notebook):
+def test_code_cells_are_short_and_not_empty(notebook):
     for cell in code_cells(notebook):
+        assert cell.source.strip(), "JupyterLab drops the count of an empty cell"
         assert len(cell.source.splitlines()) <= MOST_LINES, cell.source
+
+
+def test_a_cell_can_be_run_again(notebook):
+    """No cell gives the name of a module, or of the settings of notebook 05, to something else."""
+    kept, taken = {"common", "tiny_run", "full_run"}, Counter()
+    for cell in code_cells(notebook):
+        nodes = list(ast.walk(ast.parse(cell.source)))
+        for node in nodes:
+            if isinstance(node, ast.ImportFrom) and node.module == "tiny_asr.course":
+                kept |= {name.asname or name.name for name in node.names}
+                taken.update(name.asname or name.name for name in node.names)
+        names = (n for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store))
+        taken.update({name.id for name in names})
+    assert [name for name in kept if taken[name] > 1] == []
 
 
 def test_it_states_its_goal_time_and_neighbours(notebook):

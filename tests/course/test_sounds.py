@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from tiny_asr import load_audio, sample_clip
-from tiny_asr.course import lesson_01_figures as sound_plots
+from tiny_asr.course import lesson_01_figures as figures
 from tiny_asr.course import lesson_01_mel as mel_explorer
 from tiny_asr.course import sounds
 from tiny_asr.data.utterance import Utterance
@@ -99,17 +99,17 @@ def test_explore_mel_follows_its_sliders(clip):
 
 def test_figures_say_what_they_show(clip):
     moments = {"vowel": 0.32, "s": 0.51}
-    figures = {
-        "1000 Hz; both pass": sound_plots.aliasing(),
-        "tone: 1000, 1000, 1000 Hz": sound_plots.spectrograms({"tone": tone(1000)}),
-        "8 bits: 256 levels, 37 dB": sound_plots.bit_depths(clip, 0.32),
-        "s: 99% of its power": sound_plots.instants(clip, moments),
-        "4 bell-shaped windows": sound_plots.windows(clip, 0.3),
-        "45.2 mel at 8 kHz": sound_plots.mel_scale(),
-        "eye, 0 to 1, half below 0": sound_plots.steps({f"{n}eye": torch.eye(9) for n in "abc "}),
+    drawings = {
+        "1000 Hz; both pass": figures.aliasing(),
+        "tone: 1000, 1000, 1000 Hz": figures.spectrograms({"tone": tone(1000)}),
+        "8 bits: 256 levels, 37 dB": figures.bit_depths(clip, 0.32),
+        "s: 99% of its power": figures.instants(clip, moments),
+        "4 bell-shaped windows": figures.windows(clip, 0.3),
+        "45.2 mel at 8 kHz": figures.mel_scale(),
+        "eye, 0 to 1, half below 0": figures.steps({f"{n}eye": torch.eye(9) for n in "abc "}),
         "80 by 299": mel_explorer.mel_view(clip),
     }
-    for words, figure in figures.items():
+    for words, figure in drawings.items():
         assert words in figure.alt
 
 

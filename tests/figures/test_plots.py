@@ -34,7 +34,7 @@ FIGURES = {
     "shapes": lambda trace, model: plots.shapes(trace),
     "decoder_input": plots.decoder_input,
     "instant": lambda trace, model: widgets.instant(trace, 0.5),
-    "downsampling": lambda trace, model: widgets.downsampling(model.config, 28_320),
+    "rate_view": lambda trace, model: widgets.rate_view(model, torch.zeros(28_320), 14, 5),
 }
 SEEN = {  # numbers that each alt text must tell
     "waveform": ["28 320", "1.77", "1.80"],
@@ -45,7 +45,7 @@ SEEN = {  # numbers that each alt text must tell
     "shapes": ["1.80", "28 800", "16 000/s", f"1 x 18 x {LLM_DIM}"],
     "decoder_input": ["18 audio"],
     "instant": ["0.50", "8000", "50", "25", "5"],
-    "downsampling": ["1.77", "89", "18", "240"],
+    "rate_view": ["1.77", "18 pieces of 100 ms", "rate 5"],
 }
 
 

@@ -6,14 +6,15 @@ one, its likely cause. A stub that still returns `...` is "not attempted yet", s
 runs from top to bottom before anyone has done anything.
 
 The exercises of notebook 01 are declared in `exercises.lesson_01`, and so on: a function
-`judge(answer)` under `@exercise("01-frames")`, which calls `expect` as often as it likes and may
-return a sentence for the tick line.
+`judge(answer)` under `@exercise("01-frames")`, which calls `ask` or `expect` as often as it likes
+and may return a sentence for the tick line.
 """
 
 import os
 import re
 import traceback
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from importlib import import_module
 
 import numpy as np
@@ -64,7 +65,7 @@ def check(identifier: str, answer) -> None:
 
 
 def lesson_of(identifier: str):
-    """The module that declares a notebook's exercises and quiz: "01" or "01-frames"."""
+    """The module that declares a notebook's exercises: "01" or "01-frames"."""
     name = f"tiny_asr.course.exercises.lesson_{identifier[:2]}"
     try:
         return import_module(name)
@@ -88,6 +89,18 @@ def attempted(answer) -> None:
     parts = answer if isinstance(answer, list | tuple) else [answer]
     if any(part is ... for part in parts):
         raise NotAttempted
+
+
+def ask(name: str, answer: Callable, *given, expected, causes=None, shown: str = "") -> None:
+    """Call a student's function with copies of what is `given`, and `expect` its result.
+
+    Args:
+        name: of the function, for the line.
+        expected, causes: as `expect` takes them.
+        shown: the arguments, where they are too long to be shown as they are.
+    """
+    call = f"{name}({shown or ', '.join(map(describe, given))})"
+    expect(call, answer(*deepcopy(given)), expected, causes)
 
 
 def expect(
@@ -140,7 +153,7 @@ def _difference(came, expected, tolerance: float) -> tuple[str, str]:
     ours, theirs = _numbers(came), _numbers(expected)
     if ours is None or theirs is None or ours.ndim == 0 or ours.shape != theirs.shape:
         return "", ""
-    off = ~np.isclose(ours, theirs, rtol=0, atol=_slack(theirs, tolerance), equal_nan=True)
+    off = _off(ours, theirs, tolerance)
     place = tuple(np.argwhere(off)[0].tolist())
     first = f"{ours[place]:.6g} at {list(place)}, expected {theirs[place]:.6g}"
     return first, f" ({int(off.sum())} of {off.size} are off)"
@@ -150,15 +163,16 @@ def _same(came, expected, tolerance: float) -> bool:
     ours, theirs = _numbers(came), _numbers(expected)
     if ours is None or theirs is None:
         return ours is None and theirs is None and bool(came == expected)
-    close = {"rtol": 0, "atol": _slack(theirs, tolerance), "equal_nan": True}
-    return ours.shape == theirs.shape and bool(np.allclose(ours, theirs, **close))
+    return ours.shape == theirs.shape and not _off(ours, theirs, tolerance).any()
 
 
-def _slack(expected: np.ndarray, tolerance: float) -> float:
-    """How far off a number may be; counts must be exact, however large they are."""
-    finite = np.abs(expected[np.isfinite(expected)])
+def _off(ours: np.ndarray, theirs: np.ndarray, tolerance: float) -> np.ndarray:
+    """Which numbers are off; counts must be exact, however large they are."""
+    finite = np.abs(theirs[np.isfinite(theirs)])
     slack = tolerance * (finite.max(initial=0.0) or 1.0)
-    return min(slack, 1e-3) if (finite % 1 == 0).all() else slack
+    if (finite % 1 == 0).all():
+        slack = min(slack, 1e-3)
+    return ~np.isclose(ours, theirs, rtol=0, atol=slack, equal_nan=True)
 
 
 def _numbers(value) -> np.ndarray | None:

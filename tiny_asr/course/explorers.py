@@ -2,36 +2,40 @@
 
 A slider invites a question that a picture cannot be asked: where is this instant in all the stages?
 What if one audio embedding held more frames? But notebooks are also read where nothing runs: on
-GitHub, on paper, with a screen reader. So each explorer only redraws a figure of this module,
-`instant` or `downsampling`, which can be shown on its own; its image has an alt text, and where
-nothing runs a sentence stands in its place.
+GitHub, on paper, with a screen reader. So each explorer only redraws a figure that can be shown on
+its own, such as `instant` or `rate_view`; its image has an alt text, and where nothing runs a
+sentence stands in its place.
 """
 
 import base64
-import io
 from collections.abc import Callable
 from functools import partial
 from html import escape
 
-import soundfile
-from IPython.display import Audio
+import numpy as np
 from ipywidgets import HTML, FloatSlider, IntSlider, Layout, VBox
-from torch import Tensor
+from ipywidgets import Audio as Player
 
 from tiny_asr.audio import load_audio
+from tiny_asr.course.drawing import page, waves
 from tiny_asr.figures.plots import draw_panels
-from tiny_asr.figures.style import AUDIO, CSS_DPI, MARK, PROMPT, WIDTH, Picture, drawn, png
+from tiny_asr.figures.style import (
+    AUDIO,
+    CSS_DPI,
+    ENCODER,
+    MARK,
+    PROMPT,
+    TEXT,
+    WIDTH,
+    Picture,
+    drawn,
+    many,
+    png,
+)
 from tiny_asr.figures.trace import Trace
 from tiny_asr.shapes import SAMPLE_RATE, SAMPLES_PER_ENCODER_FRAME
 
 RATES = range(1, 11)
-
-
-def listen(waveform: Tensor, sampling_rate: int = SAMPLE_RATE) -> Audio:
-    """A player for a clip (S,), stored in the notebook as MP3: a tenth of the bytes of WAV."""
-    encoded = io.BytesIO()
-    soundfile.write(encoded, waveform.numpy(force=True), sampling_rate, format="MP3")
-    return Audio(data=encoded.getvalue(), rate=sampling_rate)
 
 
 def picture_html(figure: Picture) -> str:
@@ -42,43 +46,46 @@ def picture_html(figure: Picture) -> str:
 
 
 class Explorer(VBox):
-    """A slider over a figure that is drawn again for each of its values.
+    """Sliders over a figure that is drawn again for each of their values.
 
     Args:
         name: of the function that made it.
-        slider: a slider of `ipywidgets`.
-        draw: the slider's value -> a figure.
-        explain: the slider's value -> what it means, in words.
+        sliders: of `ipywidgets`.
+        draw: the sliders' values -> a figure.
+        explain: the sliders' values -> what they mean, in words.
+        sound: the sliders' values -> a clip as MP3, to be played below the figure.
     """
 
-    def __init__(self, name: str, slider, draw: Callable, explain: Callable):
-        slider.layout = Layout(width="100%")
-        slider.style.description_width = "initial"
-        image, words = HTML(), HTML()
+    def __init__(self, name: str, *sliders, draw: Callable, explain: Callable, sound=None):
+        words, image = HTML(), HTML()
+        player = Player(format="mp3", autoplay=False, loop=False) if sound else None
 
-        def update(value) -> None:
-            image.value = picture_html(draw(value))
-            words.value = escape(explain(value))
+        def update(_=None) -> None:
+            chosen = [slider.value for slider in sliders]
+            image.value = picture_html(draw(*chosen))
+            words.value = escape(explain(*chosen))
+            if player:
+                player.value = sound(*chosen)
 
-        update(slider.value)
-        slider.observe(lambda change: update(change.new), names="value")
-        super().__init__([slider, words, image])
-        self.name = name
+        update()
+        for slider in sliders:
+            slider.layout = Layout(width="100%")
+            slider.style.description_width = "initial" if len(sliders) == 1 else "8em"
+            slider.observe(update, names="value")
+        super().__init__([*sliders, words, image, *([player] if player else [])])
+        self.name, self.sliders = name, sliders
 
     def __repr__(self) -> str:
         # What GitHub shows, and what nbval compares: no ids, no bytes of a picture.
-        return f"{self.name}: a slider, in a running notebook; the figure beside it stands still"
+        count = "a slider" if len(self.sliders) == 1 else f"{len(self.sliders)} sliders"
+        return f"{self.name}: {count}, in a running notebook; the figure beside it stands still"
 
 
 # Where is this instant? --------------------------------------------------------------------------
 
 
 def locate(trace: Trace, seconds: float) -> dict[str, tuple[int, int, int]]:
-    """In which step of each stage an instant lies.
-
-    Returns:
-        stage -> index of the step, its first sample, its last sample + 1.
-    """
+    """In which step of each stage an instant lies: its index, first sample, last sample + 1."""
     samples = trace.sizes["S"]
     sample = round(seconds * SAMPLE_RATE)
     if not 0 <= sample < samples:
@@ -87,36 +94,28 @@ def locate(trace: Trace, seconds: float) -> dict[str, tuple[int, int, int]]:
         )
     axes = {"waveform": "S", "log_mel": "F", "encoder_output": "T", "audio_embeddings": "A"}
     lengths = {name: samples // trace.sizes[axis] for name, axis in axes.items()}
-    return {
-        n: (sample // size, sample // size * size, (sample // size + 1) * size)
-        for n, size in lengths.items()
-    }
+    places = {name: sample // size for name, size in lengths.items()}
+    return {n: (i, i * lengths[n], (i + 1) * lengths[n]) for n, i in places.items()}
 
 
 @drawn
 def instant(trace: Trace, seconds: float) -> Picture:
-    """One instant of the clip in four stages; on the right its surroundings, enlarged.
-
-    Args:
-        seconds: from 0 to the clip's end.
-    """
+    """One instant of the clip in four stages; on the right its surroundings, enlarged."""
     steps = locate(trace, seconds)
-    figure = Picture(figsize=(WIDTH, 6.4), layout="constrained")
-    grid = figure.subplots(4, 2, width_ratios=[1.6, 1])
+    figure, grid = page(6.4, 4, 2, width_ratios=[1.6, 1])
     for column in grid.T:
         draw_panels(column, trace, legend=False)
     _, first, last = steps["audio_embeddings"]
     margin = last - first
     for (name, (index, start, stop)), (whole, near) in zip(steps.items(), grid, strict=True):
         whole.axvline(seconds, color=MARK)
-        whole.set_title(f"{name}: {trace.sizes['S'] // (stop - start):,} steps".replace(",", " "))
+        whole.set_title(f"{name}: {many(trace.sizes['S'] // (stop - start))} steps")
         edges = start / SAMPLE_RATE, stop / SAMPLE_RATE
         near.axvspan(*edges, fill=False, edgecolor=MARK, linewidth=1.5)
         near.set(xlim=((first - margin) / SAMPLE_RATE, (last + margin) / SAMPLE_RATE), ylabel="")
-        near.set_title(f"step {index:,}".replace(",", " "))
-    figure.alt = (
-        f"Four stages of the clip over time, with one instant marked. {tell(trace, seconds)}"
-    )
+        near.set_title(f"step {many(index)}")
+    words = tell(trace, seconds)
+    figure.alt = f"Four stages of the clip over time, with one instant marked. {words}"
     return figure
 
 
@@ -132,86 +131,91 @@ def tell(trace: Trace, seconds: float) -> str:
 def explore_time(trace: Trace) -> Explorer:
     """A slider over the clip's time: which sample, frames and embedding does an instant lie in?"""
     end = trace.sizes["S"] / SAMPLE_RATE
-    slider = FloatSlider(
-        value=round(end / 2, 2),
-        min=0,
-        max=end - 0.01,
-        step=0.01,
-        description="time in s",
-        continuous_update=False,
-    )
-    return Explorer("explore_time", slider, partial(instant, trace), partial(tell, trace))
+    options = {"description": "time in s", "continuous_update": False}
+    slider = FloatSlider(value=round(end / 2, 2), min=0, max=end - 0.01, step=0.01, **options)
+    draw, explain = partial(instant, trace), partial(tell, trace)
+    return Explorer("explore_time", slider, draw=draw, explain=explain)
 
 
-# What if an audio embedding held more frames? ----------------------------------------------------
+# How many frames in one embedding? ---------------------------------------------------------------
 
 
-def downsample(config, samples: int, rate: int) -> dict[str, float]:
-    """What an audio_downsample_rate would do to a clip: pure arithmetic, nothing is trained anew.
+def rate_cost(model, samples: int, text_tokens: int, rate: int) -> dict[str, int]:
+    """What an audio_downsample_rate means for one clip: counted, nothing is trained.
 
     Args:
-        config: an `ASRConfig`, for encoder_dim.
-        samples: the clip's length at 16 kHz.
-        rate: encoder frames in one audio embedding.
+        samples: the clip's length at 16 kHz. text_tokens: L.
     Returns:
-        `A`, `positions a second`, `stacked width` (rate * encoder_dim).
+        `A`; `positions` (prompt, audio, text) that the decoder reads; its `flops`, 2 for each
+        position and each parameter outside the token table; `parameters` of the projector.
     """
-    length = rate * SAMPLES_PER_ENCODER_FRAME
+    lm, config = model.decoder.language_model, model.config
+    layers = sum(p.numel() for p in lm.parameters()) - lm.get_input_embeddings().weight.numel()
+    embeddings = -(-samples // (rate * SAMPLES_PER_ENCODER_FRAME))
+    positions = model.decoder.prompt_length + embeddings + text_tokens
+    hidden, out = config.projector_hidden_dim, config.llm_dim
+    parameters = (rate * config.encoder_dim + 1) * hidden + (hidden + 1) * out
     return {
-        "A": -(-samples // length),
-        "positions a second": SAMPLE_RATE / length,
-        "stacked width": rate * config.encoder_dim,
+        "A": embeddings,
+        "positions": positions,
+        "flops": 2 * layers * positions,
+        "parameters": parameters + (out if config.projector_output_norm else 0),
     }
 
 
 @drawn
-def downsampling(config, samples: int, rate: int | None = None) -> Picture:
-    """What each audio_downsample_rate from 1 to 10 does to a clip; one is picked out.
-
-    Args:
-        rate: the one to pick out; the config's own if None.
-    """
-    rate = rate or config.audio_downsample_rate
-    rows = [downsample(config, samples, each) for each in RATES]
-    figure = Picture(figsize=(WIDTH, 3), layout="constrained")
-    colors = [AUDIO if each == rate else PROMPT for each in RATES]
-    titles = {"A": "A: audio embeddings to read", "stacked width": "numbers in a stack of frames"}
-    for axes, (key, title) in zip(figure.subplots(1, 2), titles.items(), strict=True):
-        bars = axes.bar(RATES, [row[key] for row in rows], color=colors, edgecolor="black")
-        axes.bar_label(bars, fontsize=9)
-        axes.set(xticks=RATES, xlabel="audio_downsample_rate", yticks=[])
+def rate_view(model, audio, text_tokens: int, rate: int) -> Picture:
+    """The clip cut as a rate cuts it, and what each rate from 1 to 10 costs; one is picked out."""
+    samples = load_audio(audio, SAMPLE_RATE)
+    rows = [rate_cost(model, len(samples), text_tokens, each) for each in RATES]
+    figure = Picture(figsize=(WIDTH, 4.2), layout="constrained")
+    panels = figure.subplot_mosaic([["cut", "cut"], ["read", "size"]], height_ratios=[0.7, 1])
+    cut, read, size = panels["cut"], panels["read"], panels["size"]
+    waves(cut, samples)
+    step, count = rate * SAMPLES_PER_ENCODER_FRAME / SAMPLE_RATE, rows[rate - RATES[0]]["A"]
+    for place in range(1, count, 2):
+        cut.axvspan(place * step, (place + 1) * step, color=AUDIO, alpha=0.35, linewidth=0)
+    cut.set(xlim=(0, count * step), yticks=[], xlabel="time in s")
+    cut.set_title(f"rate {rate}: {count} audio embeddings of {1000 * step:.0f} ms")
+    audio_positions, prompt = np.array([row["A"] for row in rows]), model.decoder.prompt_length
+    below = {"prompt": 0, "audio": prompt, "text": prompt + audio_positions}
+    heights = {"prompt": prompt, "audio": audio_positions, "text": text_tokens}
+    for (name, height), color in zip(heights.items(), (PROMPT, AUDIO, TEXT), strict=True):
+        bars = read.bar(RATES, height, bottom=below[name], color=color, label=name)
+    positions = [str(row["positions"]) for row in rows]
+    read.bar_label(bars, positions)
+    read.set(title="positions that the decoder reads")
+    read.legend(loc="upper right", frameon=True, framealpha=1, edgecolor="none")
+    millions = [row["parameters"] / 1e6 for row in rows]
+    labels = [f"{number:.1f}" for number in millions]
+    size.bar_label(size.bar(RATES, millions, color=ENCODER), labels)
+    size.set(title="parameters of the projector, millions")
+    for axes in (read, size):
+        axes.set(xticks=RATES, yticks=[], xlabel="audio_downsample_rate")
         axes.spines["left"].set_visible(False)
-        axes.set_title(title)
+        axes.axvspan(rate - 0.5, rate + 0.5, fill=False, edgecolor=MARK, linewidth=1.5)
     figure.alt = (
-        f"Two bar charts over audio_downsample_rate 1 to 10, for {samples / SAMPLE_RATE:.2f} s of "
-        f"sound. The audio embeddings fall: {', '.join(str(row['A']) for row in rows)}. The width "
-        f"of a stack grows: {', '.join(str(row['stacked width']) for row in rows)}."
+        f"Above, {len(samples) / SAMPLE_RATE:.2f} s of sound, cut into {count} pieces of "
+        f"{1000 * step:.0f} ms, rate {rate}. Below, for rates 1 to 10: the decoder's positions, "
+        f"{', '.join(positions)}; the projector's parameters in millions, {', '.join(labels)}."
     )
     return figure
 
 
-def explore_downsample(model, audio, sampling_rate: int | None = None) -> Explorer:
-    """A slider over audio_downsample_rate: fewer positions for the decoder, wider stacks.
-
-    Args:
-        audio: anything `load_audio` takes.
-        sampling_rate: Hz, for an array without one.
-    """
-    samples, config = len(load_audio(audio, sampling_rate)), model.config
+def explore_rate(model, audio, text_tokens: int) -> Explorer:
+    """A slider over audio_downsample_rate: the clip as it is cut, length and cost."""
+    samples, own = len(load_audio(audio, SAMPLE_RATE)), model.config.audio_downsample_rate
 
     def explain(rate: int) -> str:
-        found = downsample(config, samples, rate)
+        cost = rate_cost(model, samples, text_tokens, rate)
         return (
-            f"{rate} frames of 20 ms in each audio embedding: A = {found['A']} for this clip, "
-            f"{found['positions a second']:.1f} positions a second, each from "
-            f"{rate} x {config.encoder_dim} = {found['stacked width']} numbers. This model was "
-            f"made for {config.audio_downsample_rate}."
+            f"{rate} frames of 20 ms in each audio embedding: {cost['A']} embeddings for "
+            f"{text_tokens} tokens of text, {cost['positions']} positions, "
+            f"{cost['flops'] / 1e9:.2f} GFLOP in the decoder, a projector of "
+            f"{many(cost['parameters'])} parameters. This model was made for {own}."
         )
 
-    slider = IntSlider(
-        value=config.audio_downsample_rate,
-        min=RATES[0],
-        max=RATES[-1],
-        description="audio_downsample_rate",
-    )
-    return Explorer("explore_downsample", slider, partial(downsampling, config, samples), explain)
+    name = "audio_downsample_rate"
+    slider = IntSlider(value=own, min=RATES[0], max=RATES[-1], description=name)
+    draw = partial(rate_view, model, audio, text_tokens)
+    return Explorer("explore_rate", slider, draw=draw, explain=explain)

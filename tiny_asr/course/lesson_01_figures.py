@@ -11,9 +11,20 @@ from torch import Tensor
 from transformers.audio_utils import hertz_to_mel, mel_to_hertz
 
 from tiny_asr.audio import N_FFT
+from tiny_asr.course.drawing import over_time, page
 from tiny_asr.course.lesson_01_mel import filters
 from tiny_asr.course.sounds import quantised, snr_db
-from tiny_asr.figures.style import AUDIO, ENCODER, MARK, MEL, PROMPT, SOUND, WIDTH, Picture, drawn
+from tiny_asr.figures.style import (
+    AUDIO,
+    ENCODER,
+    MARK,
+    MEL,
+    PROMPT,
+    SOUND,
+    Picture,
+    drawn,
+    many,
+)
 from tiny_asr.shapes import HOP_LENGTH, SAMPLE_RATE
 
 COLORS = (SOUND, MARK, ENCODER, AUDIO)
@@ -34,8 +45,7 @@ def _frame_spectrum(samples: Tensor, window: Tensor, size: int = 4096) -> tuple[
 def aliasing(low: int = 1000) -> Picture:
     """Two tones with the same samples, and which pitch is heard of any tone at 16 kHz."""
     high = SAMPLE_RATE - low
-    figure = Picture(figsize=(WIDTH, 3), layout="constrained")
-    left, right = figure.subplots(1, 2, width_ratios=[1.4, 1])
+    figure, (left, right) = page(3, 1, 2, width_ratios=[1.4, 1])
     time = np.linspace(0, 1e-3, 2001)
     dots = np.arange(17) / SAMPLE_RATE
     for frequency, color, width in ((high, PROMPT, 1), (low, SOUND, 1.5)):
@@ -63,34 +73,22 @@ def aliasing(low: int = 1000) -> Picture:
 
 @drawn
 def spectrograms(clips: dict[str, Tensor], top: int = 8000) -> Picture:
-    """Spectrograms of clips (S,) at 16 kHz one above the other, title -> clip; Hz, not mel.
-
-    Args:
-        top: the highest frequency shown, Hz.
-    """
-    figure = Picture(figsize=(WIDTH, 0.4 + 1.7 * len(clips)), layout="constrained")
-    panels = figure.subplots(len(clips), 1, squeeze=False)[:, 0]
+    """Spectrograms up to `top` Hz (not mel) of clips (S,) at 16 kHz, one above the other."""
+    figure, panels = page(0.4 + 1.7 * len(clips), len(clips), 1, squeeze=False)
     loudest = []
-    for axes, (title, clip) in zip(panels, clips.items(), strict=True):
+    for axes, (title, clip) in zip(panels.flat, clips.items(), strict=True):
         window = torch.hann_window(N_FFT, dtype=torch.float64)
         clip = clip.double()
         lines = torch.stft(clip, N_FFT, HOP_LENGTH, window=window, return_complex=True)
         power = lines.abs().square()
-        image = axes.imshow(
-            _level(power, 60).numpy(),
-            aspect="auto",
-            origin="lower",
-            interpolation="nearest",
-            extent=(0, len(clip) / SAMPLE_RATE, 0, SAMPLE_RATE / 2000),
-            cmap="magma",
-        )
+        image = over_time(axes, _level(power, 60), len(clip) / SAMPLE_RATE)
+        image.set_extent((0, len(clip) / SAMPLE_RATE, 0, SAMPLE_RATE / 2000))
         axes.set(ylabel="kHz", ylim=(0, top / 1000), title=title)
         middle = power.argmax(dim=0)[[power.shape[1] * i // 4 for i in (1, 2, 3)]]
         loudest.append(f"{title}: {', '.join(f'{int(k) * 40}' for k in middle)} Hz")
-    for axes in panels[:-1]:
-        axes.tick_params(labelbottom=False)
-    panels[-1].set(xlabel="time in s")
-    figure.colorbar(image, ax=list(panels), label="dB, the loudest = 0", pad=0.01)
+        axes.tick_params(labelbottom=len(loudest) == len(clips))
+    axes.set(xlabel="time in s")
+    figure.colorbar(image, ax=panels, label="dB, the loudest = 0", pad=0.01)
     figure.alt = (
         f"Spectrograms up to {top} Hz. The strongest frequency at a quarter, a half and three "
         f"quarters of the time: {'; '.join(loudest)}."
@@ -100,26 +98,22 @@ def spectrograms(clips: dict[str, Tensor], top: int = 8000) -> Picture:
 
 @drawn
 def bit_depths(waveform: Tensor, start: float, bits=(16, 8, 4)) -> Picture:
-    """5 ms of a clip (S,) with fewer and fewer bits, and the noise that this adds.
-
-    Args:
-        start: where the 5 ms begin, seconds.
-    """
-    figure = Picture(figsize=(WIDTH, 2.6), layout="constrained")
+    """5 ms of a clip (S,) from `start` s on with ever fewer bits, and the noise that this adds."""
+    figure, panels = page(2.6, 1, len(bits), sharey=True)
     first = round(start * SAMPLE_RATE)
     near = slice(first, first + SAMPLE_RATE // 200)
     milliseconds = np.arange(near.start, near.stop) / SAMPLE_RATE * 1000
     facts = []
-    for axes, depth in zip(figure.subplots(1, len(bits), sharey=True), bits, strict=True):
+    for axes, depth in zip(panels, bits, strict=True):
         sound = quantised(waveform, depth)
         axes.plot(milliseconds, waveform[near], color=PROMPT, linewidth=3, label="16 bits")
         axes.step(milliseconds, sound[near], where="mid", color=SOUND, label=f"{depth} bits")
-        fact = f"{depth} bits: {2**depth:,} levels".replace(",", " ")
+        fact = f"{depth} bits: {many(2**depth)} levels"
         if depth < 16:
             fact += f", {snr_db(waveform, sound):.0f} dB"
         axes.set(xlabel="time in ms", title=fact)
         facts.append(fact)
-    figure.axes[0].set(ylabel="amplitude")
+    panels[0].set(ylabel="amplitude")
     figure.alt = (
         f"5 ms of the clip from {start:.3f} s on, with fewer bits from left to right. "
         f"{'; '.join(facts)} of signal above the added noise. The curve of 4 bits is a staircase."
@@ -130,8 +124,7 @@ def bit_depths(waveform: Tensor, start: float, bits=(16, 8, 4)) -> Picture:
 @drawn
 def instants(waveform: Tensor, moments: dict[str, float]) -> Picture:
     """The spectra of single frames of a clip (S,): name -> seconds at which the frame begins."""
-    figure = Picture(figsize=(WIDTH, 3), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = page(3)
     facts = []
     for (name, seconds), color in zip(moments.items(), COLORS, strict=False):
         first = round(seconds * SAMPLE_RATE)
@@ -152,14 +145,11 @@ def instants(waveform: Tensor, moments: dict[str, float]) -> Picture:
 
 @drawn
 def windows(waveform: Tensor, start: float, tone: float = 1020.0) -> Picture:
-    """Overlapping windows over a clip (S,), and what a window does to the spectrum of a tone.
+    """Windows over 65 ms of a clip (S,) from `start` s on; what they do to the spectrum of a tone.
 
-    Args:
-        start: where the 65 ms shown begin, seconds.
-        tone: Hz; not a multiple of 40 Hz, so that it does not fit 25 ms evenly.
+    The tone in Hz shall be no multiple of 40 Hz, so that it does not fit 25 ms evenly.
     """
-    figure = Picture(figsize=(WIDTH, 3), layout="constrained")
-    left, right = figure.subplots(1, 2, width_ratios=[1.3, 1])
+    figure, (left, right) = page(3, 1, 2, width_ratios=[1.3, 1])
     first = round(start * SAMPLE_RATE)
     near = waveform[first : first + 65 * SAMPLE_RATE // 1000]
     left.plot(np.arange(len(near)) / 16, near, color=PROMPT, linewidth=0.8)
@@ -193,8 +183,7 @@ def windows(waveform: Tensor, start: float, tone: float = 1020.0) -> Picture:
 @drawn
 def mel_scale(bands: int = 10) -> Picture:
     """From equal steps in mel to unequal ones in Hz, and the triangles between them."""
-    figure = Picture(figsize=(WIDTH, 3), layout="constrained")
-    left, right = figure.subplots(1, 2)
+    figure, (left, right) = page(3, 1, 2)
     hertz = np.linspace(0, 8000, 801)
     corners = np.linspace(0, hertz_to_mel(8000.0, "slaney"), bands + 2)
     points = mel_to_hertz(corners, "slaney")
@@ -224,18 +213,10 @@ def mel_scale(bands: int = 10) -> Picture:
 @drawn
 def steps(stages: dict[str, Tensor]) -> Picture:
     """Matrices (rows, F) of one clip over time, title -> matrix: a frame every 10 ms."""
-    figure = Picture(figsize=(WIDTH, 4.6), layout="constrained")
-    facts = []
-    for axes, (title, matrix) in zip(figure.subplots(2, 2).flat, stages.items(), strict=True):
+    (figure, grid), facts = page(4.6, 2, 2), []
+    for axes, (title, matrix) in zip(grid.flat, stages.items(), strict=True):
         rows, frames = matrix.shape
-        image = axes.imshow(
-            matrix.float().numpy(),
-            aspect="auto",
-            origin="lower",
-            interpolation="nearest",
-            extent=(0, frames / 100, 0, rows),
-            cmap="magma",
-        )
+        image = over_time(axes, matrix.float(), frames / 100)
         axes.set(xlabel="time in s", title=f"{title}: {rows} x {frames}")
         figure.colorbar(image, ax=axes, pad=0.01)
         middle = matrix.float().median()

@@ -7,18 +7,18 @@ is lost.
 """
 
 import warnings
-from functools import lru_cache
-from html import escape
+from functools import lru_cache, partial
 
 import numpy as np
 import torch
-from ipywidgets import HTML, Audio, Layout, SelectionSlider, VBox
+from ipywidgets import SelectionSlider
 from torch import Tensor
 from transformers.audio_utils import mel_filter_bank
 
-from tiny_asr.course.explorers import picture_html
+from tiny_asr.course.drawing import over_time, page
+from tiny_asr.course.explorers import Explorer
 from tiny_asr.course.sounds import mp3
-from tiny_asr.figures.style import MEL, WIDTH, Picture, drawn
+from tiny_asr.figures.style import MEL, Picture, drawn
 from tiny_asr.shapes import HOP_LENGTH, SAMPLE_RATE
 
 BANDS = (4, 8, 20, 40, 80, 128)
@@ -46,11 +46,7 @@ def _spectrum(waveform: Tensor, length: int) -> Tensor:
 
 
 def mel_power(waveform: Tensor, bands: int = 80, window_ms: int = 25, top: int = 8000) -> Tensor:
-    """Mel power (bands, frames) float64 of a clip (S,) at 16 kHz; a frame every 10 ms.
-
-    Args:
-        top: the highest frequency, Hz.
-    """
+    """Mel power (bands, frames) float64 up to `top` Hz of a clip (S,) at 16 kHz, each 10 ms."""
     matrix = filters(bands, window_ms, top)
     return matrix @ _spectrum(waveform, 2 * (matrix.shape[1] - 1)).abs().square()
 
@@ -93,21 +89,13 @@ def mel_view(waveform: Tensor, bands: int = 80, window_ms: int = 25, top: int = 
     matrix = filters(bands, window_ms, top)
     loudness = 10 * mel.clamp(min=1e-10).log10()
     loudness = torch.maximum(loudness, loudness.max() - 80)
-    figure = Picture(figsize=(WIDTH, 3), layout="constrained")
-    left, right = figure.subplots(1, 2, width_ratios=[1, 2.2])
+    figure, (left, right) = page(3, 1, 2, width_ratios=[1, 2.2])
     hertz = np.linspace(0, SAMPLE_RATE / 2, matrix.shape[1])
     left.plot(hertz / 1000, (matrix / matrix.max()).T, color=MEL, linewidth=0.7)
     left.set(xlabel="frequency in kHz", ylabel="weight", xlim=(0, 8), yticks=[])
     left.set_title(f"{bands} filters")
     duration = len(waveform) / SAMPLE_RATE
-    image = right.imshow(
-        loudness.numpy(),
-        aspect="auto",
-        origin="lower",
-        interpolation="nearest",
-        extent=(0, duration, 0, bands),
-        cmap="magma",
-    )
+    image = over_time(right, loudness, duration)
     right.set(xlabel="time in s", ylabel="mel bin")
     right.set_title(f"log-mel: {bands} x {mel.shape[1]}, windows of {window_ms} ms")
     figure.colorbar(image, ax=right, label="loudness in dB", pad=0.01)
@@ -119,44 +107,17 @@ def mel_view(waveform: Tensor, bands: int = 80, window_ms: int = 25, top: int = 
     return figure
 
 
-class MelExplorer(VBox):
-    """Sliders for bands, window and top frequency over `mel_view` and the sound that is left."""
-
-    def __init__(self, waveform: Tensor):
-        self._waveform = waveform
-        self._image, self._words = HTML(), HTML()
-        self._sound = Audio(format="mp3", autoplay=False, loop=False)
-        ranges = (
-            ("mel bands", BANDS, 80),
-            ("window in ms", WINDOWS_MS, 25),
-            ("top, Hz", TOPS, 8000),
-        )
-        self.sliders = [
-            SelectionSlider(
-                description=name,
-                options=options,
-                value=value,
-                continuous_update=False,
-                layout=Layout(width="100%"),
-                style={"description_width": "8em"},
-            )
-            for name, options, value in ranges
-        ]
-        for slider in self.sliders:
-            slider.observe(lambda _: self._update(), names="value")
-        self._update()
-        super().__init__([*self.sliders, self._words, self._image, self._sound])
-
-    def _update(self) -> None:
-        chosen = [slider.value for slider in self.sliders]
-        self._image.value = picture_html(mel_view(self._waveform, *chosen))
-        self._words.value = escape(about(*chosen))
-        self._sound.value = mp3(through_mel(self._waveform, *chosen))
-
-    def __repr__(self) -> str:
-        return "explore_mel: sliders and a sound, in a running notebook; its twin stands still"
-
-
-def explore_mel(waveform: Tensor) -> MelExplorer:
+def explore_mel(waveform: Tensor) -> Explorer:
     """Choose the parameters of a clip's (S,) mel spectrogram, see it, and hear what it keeps."""
-    return MelExplorer(waveform)
+    ranges = (("mel bands", BANDS, 80), ("window in ms", WINDOWS_MS, 25), ("top, Hz", TOPS, 8000))
+    sliders = [
+        SelectionSlider(description=name, options=options, value=value, continuous_update=False)
+        for name, options, value in ranges
+    ]
+    return Explorer(
+        "explore_mel",
+        *sliders,
+        draw=partial(mel_view, waveform),
+        explain=about,
+        sound=lambda *chosen: mp3(through_mel(waveform, *chosen)),
+    )

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tiny_asr.audio import N_FFT, log_mel, pad_batch
+from tiny_asr.course.drawing import over_time, page, waves, write_cells
 from tiny_asr.course.explorers import Explorer
 from tiny_asr.figures.style import ENCODER, MARK, MEL, PROMPT, SOUND, WIDTH, Picture, drawn
 from tiny_asr.shapes import SAMPLE_RATE, SAMPLES_PER_ENCODER_FRAME
@@ -44,18 +45,17 @@ class Heard:
     maps: list[Tensor]
 
 
-def mel_of(model, waveform: Tensor) -> Tensor:
-    """The log-mel (1, M, F) of a clip (S,) at 16 kHz, padded to whole audio embeddings."""
-    padded, _ = pad_batch([waveform], model.config.samples_per_embedding)
+def mel_of(model, waveform: Tensor, pad_to: int | None = None) -> Tensor:
+    """The log-mel (1, M, F) of a clip (S,) at 16 kHz, padded to whole audio embeddings.
+
+    `pad_to` pads to a multiple of so many samples instead; stock Whisper pads to 30 s.
+    """
+    padded, _ = pad_batch([waveform], pad_to or model.config.samples_per_embedding)
     return log_mel(padded.to(model.device), model.config.num_mel_bins)
 
 
 def heads_of(layer, frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values (heads, T, width of a head) that an encoder layer makes.
-
-    Args:
-        layer: one of `model.encoder.whisper.layers`. frames: (T, encoder_dim), what enters it.
-    """
+    """Queries, keys, values (heads, T, width of a head) of a layer that frames (T, D) enter."""
     attention, normed = layer.self_attn, layer.self_attn_layer_norm(frames)
     made = (project(normed) for project in (attention.q_proj, attention.k_proj, attention.v_proj))
     return tuple(x.unflatten(1, (attention.num_heads, -1)).transpose(0, 1) for x in made)
@@ -101,8 +101,7 @@ def cone(model, frame: int = 3) -> Picture:
     """Twelve mel frames, the two convolutions over them, and all that reaches one encoder frame."""
     one, two = reached(model)
     into, near = torch.where(two[:, frame])[0], torch.where(two.any(dim=0))[0]
-    figure = Picture(figsize=(WIDTH, 2.6), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = page(2.6)
     seen = {2: set(into.tolist()), 1: set(), 0: {frame}}
     for mel, middle in torch.nonzero(one).tolist():
         # The second kernel is as wide as the first: it reads the frames around 2 x its own number.
@@ -121,8 +120,7 @@ def cone(model, frame: int = 3) -> Picture:
     axes.set_yticks(list(names), labels=list(names.values()))
     axes.set(xlim=(-0.7, len(one) - 0.3), ylim=(-0.35, 2.35), xticks=[])
     axes.tick_params(length=0)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
+    axes.spines[:].set_visible(False)
     figure.alt = (
         f"Three rows of numbered boxes: {len(one)} mel frames, {one.shape[1]} frames after the "
         f"first convolution, {two.shape[1]} after the second. Lines lead from frame {frame} of the "
@@ -151,18 +149,15 @@ def kernels(model, waveform: Tensor) -> Picture:
     with torch.no_grad():
         answers = F.gelu(conv(mel.to(conv.weight.dtype)))[0].float().cpu()
     chosen, weights = telling(answers), conv.weight.detach().float().cpu()
-    figure = Picture(figsize=(WIDTH, 4.6), layout="constrained")
-    grid = figure.subplots(5, 2, width_ratios=[1, 9], height_ratios=[1.7, 1, 1, 1, 1])
-    look = {"aspect": "auto", "origin": "lower", "interpolation": "nearest"}
+    figure, grid = page(4.6, 5, 2, width_ratios=[1, 9], height_ratios=[1.7, 1, 1, 1, 1])
     duration = mel.shape[2] / 100
-    extent = (0, duration, 0, mel.shape[1])
-    grid[0, 1].imshow(mel[0].cpu(), cmap="magma", extent=extent, **look)
+    over_time(grid[0, 1], mel[0].cpu(), duration)
     grid[0, 1].set(ylabel="mel bin", title="log-mel")
     grid[0, 0].axis("off")
     peaks = []
     for number, (left, right) in zip(chosen, grid[1:], strict=True):
         limit = weights[number].abs().max()
-        left.imshow(weights[number], cmap="RdBu_r", vmin=-limit, vmax=limit, **look)
+        over_time(left, weights[number], 3, cmap="RdBu_r", vmin=-limit, vmax=limit)
         left.set(xticks=[], yticks=[])
         left.set_ylabel(f"no. {number}", rotation=0, ha="right", va="center")
         right.plot((np.arange(mel.shape[2]) + 0.5) / 100, answers[number], color=ENCODER)
@@ -184,8 +179,7 @@ def kernels(model, waveform: Tensor) -> Picture:
 def positions_view(table: Tensor, frame: int = 50) -> Picture:
     """A position table (T, D) as a picture, and how alike one position is to all others."""
     table = table.detach().float().cpu()
-    figure = Picture(figsize=(WIDTH, 3), layout="constrained")
-    left, right = figure.subplots(1, 2, width_ratios=[1.5, 1])
+    figure, (left, right) = page(3, 1, 2, width_ratios=[1.5, 1])
     image = left.imshow(table.T, aspect="auto", cmap="RdBu_r", interpolation="nearest")
     left.set(xlabel="encoder frame", ylabel="dimension")
     left.set_title(f"{table.shape[0]} positions of {table.shape[1]} numbers")
@@ -230,12 +224,9 @@ def hissing(waveform: Tensor, frames: int) -> Tensor:
 
 
 def hiss_for_hiss(heard: Heard, hiss: Tensor) -> Tensor:
-    """How much more than chance the hissing frames look at hissing ones elsewhere: (layers, heads).
+    """How much more than chance frames that hiss (T,) look at others that do: (layers, heads).
 
     Only frames more than 0.2 s apart count. 1 is what evenly spread weights give.
-
-    Args:
-        hiss: (T,) bool, see `hissing`.
     """
     frames = torch.arange(len(hiss))
     far = (frames[:, None] - frames).abs() > 10
@@ -251,17 +242,13 @@ def hiss_for_hiss(heard: Heard, hiss: Tensor) -> Tensor:
 @drawn
 def reaches(clips: dict[str, Heard]) -> Picture:
     """How far each head of each layer looks, in several clips side by side: name -> clip."""
-    figure = Picture(figsize=(WIDTH, 2.7), layout="constrained")
-    panels, facts = figure.subplots(1, len(clips), squeeze=False)[0], []
-    for axes, (name, heard) in zip(panels, clips.items(), strict=True):
+    (figure, panels), facts = page(2.7, 1, len(clips), squeeze=False), []
+    for axes, (name, heard) in zip(panels.flat, clips.items(), strict=True):
         far = distances(heard)
         look = {"cmap": "YlGn", "vmin": 0, "vmax": float(far.max()), "aspect": "auto"}
         image = axes.imshow(far, **look)
         if far.numel() <= 60:
-            for place in np.ndindex(*far.shape):
-                color = "white" if far[place] > 0.6 * far.max() else "black"
-                words = {"ha": "center", "va": "center", "color": color, "size": 8}
-                axes.text(place[1], place[0], f"{far[place]:.2f}", **words)
+            write_cells(axes, far, "{:.2f}".format, 0.6 * far.max(), size=8)
         layers, heads = far.shape
         axes.set_yticks(range(layers), labels=range(1, layers + 1))
         axes.set_xticks(range(heads), labels=range(1, heads + 1))
@@ -277,19 +264,14 @@ def reaches(clips: dict[str, Heard]) -> Picture:
 
 @drawn
 def head_maps(heard: Heard, waveform: Tensor, chosen: dict[str, tuple[int, int]]) -> Picture:
-    """The attention maps of a few heads over a clip (S,); hissing frames are marked on the edges.
-
-    Args:
-        chosen: title -> layer and head, both from 0.
-    """
+    """Attention maps over a clip (S,), title -> (layer, head) from 0; hissing frames are marked."""
     frames = len(heard.layers[0])
     hiss, duration = hissing(waveform, frames), frames * FRAME
-    figure = Picture(figsize=(WIDTH, 3.9), layout="constrained")
-    heights = {"height_ratios": [0.22, 1]}
-    grid, facts = figure.subplots(2, len(chosen), squeeze=False, **heights), []
+    figure, grid = page(3.9, 2, len(chosen), squeeze=False, height_ratios=[0.22, 1])
+    facts = []
     for column, (title, (layer, head)) in zip(grid.T, chosen.items(), strict=True):
         wave, axes = column
-        wave.plot(np.arange(len(waveform)) / SAMPLE_RATE, waveform, color=SOUND, linewidth=0.3)
+        waves(wave, waveform, linewidth=0.3)
         wave.set(xlim=(0, duration), yticks=[], xticks=[])
         wave.set_title(f"{title}\nlayer {layer + 1}, head {head + 1}")
         weights = heard.maps[layer][head]
@@ -315,15 +297,12 @@ def head_maps(heard: Heard, waveform: Tensor, chosen: dict[str, tuple[int, int]]
 
 @drawn
 def hiss_curves(clips: dict[str, tuple[Heard, Tensor]], layer: int, head: int) -> Picture:
-    """Where a head's hissing frames look and where its others look, over the time of each clip.
+    """Where a head's hissing frames look and where its others do, over the time of each clip (S,).
 
-    Args:
-        clips: title -> the clip inside the encoder, and its waveform (S,).
-        layer, head: both from 0.
+    Layer and head count from 0.
     """
-    figure = Picture(figsize=(WIDTH, 0.5 + 1.6 * len(clips)), layout="constrained")
-    panels, facts = figure.subplots(len(clips), 1, squeeze=False)[:, 0], []
-    for axes, (title, (heard, waveform)) in zip(panels, clips.items(), strict=True):
+    (figure, panels), facts = page(0.5 + 1.6 * len(clips), len(clips), 1, squeeze=False), []
+    for axes, (title, (heard, waveform)) in zip(panels.flat, clips.items(), strict=True):
         weights = heard.maps[layer][head]
         hiss = hissing(waveform, len(weights))
         time = (np.arange(len(weights)) + 0.5) * FRAME
@@ -339,8 +318,8 @@ def hiss_curves(clips: dict[str, tuple[Heard, Tensor]], layer: int, head: int) -
             f"weight on hissing frames, the others {weights[~hiss][:, hiss].sum(1).mean():.0%}; "
             f"beyond 0.2 s hiss gets {more:.1f} times what chance would give it"
         )
-    panels[0].legend(loc="upper left", bbox_to_anchor=(0.55, 1.25), ncols=2, borderpad=0)
-    panels[-1].set(xlabel="time looked at in s")
+    panels[0, 0].legend(loc="upper left", bbox_to_anchor=(0.55, 1.25), ncols=2, borderpad=0)
+    axes.set(xlabel="time looked at in s")
     figure.alt = (
         f"Layer {layer + 1}, head {head + 1}: two curves of attention weight over time, with the "
         f"hissing frames shaded. {'. '.join(facts)}."
@@ -350,29 +329,20 @@ def hiss_curves(clips: dict[str, tuple[Heard, Tensor]], layer: int, head: int) -
 
 @drawn
 def layer_view(heard: Heard, layer: int) -> Picture:
-    """One layer of a clip: its frames, how alike they are to each other, and its heads' maps.
-
-    Args:
-        layer: 0 is what enters the first layer, 1 what leaves it, and so on.
-    """
+    """What leaves a layer (0: what enters the first): frames, their likeness, its heads' maps."""
     frames = heard.layers[layer]
     duration = len(frames) * FRAME
     maps = heard.maps[layer - 1][:MOST_MAPS] if 0 < layer <= len(heard.maps) else []
     figure = Picture(figsize=(WIDTH, 4.5 if len(maps) else 2.5), layout="constrained")
-    rows = figure.subfigures(
-        2 if len(maps) else 1, 1, squeeze=False, height_ratios=[1.25, 1][: 1 + bool(len(maps))]
-    )[:, 0]
+    ratios = [1.25, 1][: 1 + bool(len(maps))]
+    rows = figure.subfigures(len(ratios), 1, squeeze=False, height_ratios=ratios)[:, 0]
     left, right = rows[0].subplots(1, 2, width_ratios=[1.9, 1])
     # Some dimensions are always far from 0; what matters is how each changes along the clip.
     changes = (frames - frames.mean(dim=0)) / frames.std(dim=0).clamp(min=1e-6)
-    look = {"cmap": BOTH_WAYS, "vmin": -2.5, "vmax": 2.5, "aspect": "auto", "origin": "lower"}
     few = changes[:, :SHOWN].T
-    left.imshow(few, extent=(0, duration, 0, len(few)), interpolation="nearest", **look)
-    left.set(
-        xlabel="time in s",
-        ylabel="dimension",
-        title=f"{_name(heard, layer)}: {len(few)} of {frames.shape[1]} dimensions",
-    )
+    over_time(left, few, duration, cmap=BOTH_WAYS, vmin=-2.5, vmax=2.5)
+    left.set(xlabel="time in s", ylabel="dimension")
+    left.set_title(f"{_name(heard, layer)}: {len(few)} of {frames.shape[1]} dimensions")
     square = {"extent": (0, duration, duration, 0), "interpolation": "nearest"}
     right.imshow(likeness(frames), cmap=BOTH_WAYS, vmin=-1, vmax=1, **square)
     right.set(title="how alike they are (cosine)", xlabel="time in s")
@@ -412,7 +382,7 @@ def layer_words(heard: Heard, layer: int) -> str:
 
 def explore_layers(heard: Heard) -> Explorer:
     """A slider over the layers of a clip: its frames, their likeness, the heads' maps."""
-    options = {"min": 0, "max": len(heard.layers) - 1, "continuous_update": False}
-    slider = IntSlider(value=1, description="layer", **options)
+    options = {"description": "layer", "continuous_update": False}
+    slider = IntSlider(value=1, min=0, max=len(heard.layers) - 1, **options)
     draw, explain = partial(layer_view, heard), partial(layer_words, heard)
-    return Explorer("explore_layers", slider, draw, explain)
+    return Explorer("explore_layers", slider, draw=draw, explain=explain)

@@ -11,6 +11,7 @@ import copy
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from string import ascii_lowercase
 
 import numpy as np
 import torch
@@ -19,12 +20,12 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from tiny_asr.audio import log_mel
+from tiny_asr.course.drawing import over_time, page, write_cells
 from tiny_asr.course.lesson_02_layers import FRAME, SHOWN, mel_of
 from tiny_asr.encoder import AudioEncoder
 from tiny_asr.fast.activations import kept_for_backward
 from tiny_asr.figures.style import AUDIO, ENCODER, MARK, MEL, SOUND, WIDTH, Picture, drawn
-from tiny_asr.shapes import MAX_SAMPLES, SAMPLE_RATE
+from tiny_asr.shapes import SAMPLE_RATE
 
 # What does each layer hear? ----------------------------------------------------------------------
 
@@ -65,9 +66,8 @@ def pitch(waveform: Tensor) -> float:
 
 def common_words(texts: Sequence[str], count: int = 10) -> list[str]:
     """The words that occur in most texts."""
-    return [
-        w for w, _ in Counter(w for text in texts for w in set(text.split())).most_common(count)
-    ]
+    counts = Counter(word for text in texts for word in set(text.split()))
+    return [word for word, _ in counts.most_common(count)]
 
 
 @torch.no_grad()
@@ -84,14 +84,10 @@ def measure(model, clips, words: Sequence[str]) -> Measured:
             places.append(hidden)
         means.append([place[0].double().mean(dim=0).cpu() for place in places])
         letters = clip.text.replace(" ", "").replace("'", "")
-        facts.append(
-            {
-                "loudness": [20 * waveform.square().mean().sqrt().log10().item()],
-                "pitch": [np.log2(pitch(waveform))],
-                "letters": [letters.count(chr(97 + n)) / len(letters) for n in range(26)],
-                "words": [float(word in clip.text.split()) for word in words],
-            }
-        )
+        loudness, own = 20 * waveform.square().mean().sqrt().log10().item(), clip.text.split()
+        shares = [letters.count(letter) / len(letters) for letter in ascii_lowercase]
+        fact = {"loudness": [loudness], "pitch": [np.log2(pitch(waveform))], "letters": shares}
+        facts.append(fact | {"words": [float(word in own) for word in words]})
     names = ["log-mel", "convolutions", *(f"layer {n + 1}" for n in range(len(whisper.layers)))]
     columns = zip(*means, strict=True)
     stacked = {name: torch.stack(rows) for name, rows in zip(names, columns, strict=True)}
@@ -118,7 +114,10 @@ def explained(predicted: Tensor, truth: Tensor, usual: Tensor) -> float:
     return float((1 - missed / (truth - usual).square().sum(dim=0)).mean())
 
 
-def probe_scores(learnt: Measured, held_out: Measured) -> dict[str, list[float]]:
+Scores = dict[str, list[float]]  # of each fact, at each place
+
+
+def probe_scores(learnt: Measured, held_out: Measured) -> Scores:
     """For each fact, how much of it can be predicted at each place, on clips not learnt from."""
     scores = {fact: [] for fact in learnt.facts}
     for fact, line in scores.items():
@@ -151,23 +150,13 @@ def untrained_twin(model, seed: int = 0):
 
 
 @drawn
-def probe_view(
-    scores: dict[str, list[float]],
-    places: Sequence[str],
-    control: dict[str, list[float]] | None = None,
-) -> Picture:
-    """How well each fact can be predicted from each place in the encoder.
-
-    Args:
-        scores, control: see `probe_scores`; the control's lines are dashed.
-    """
-    figure = Picture(figsize=(WIDTH, 3.4), layout="constrained")
-    axes, facts = figure.subplots(), []
+def probe_view(scores: Scores, places: Sequence[str], control: Scores | None = None) -> Picture:
+    """How well each fact can be predicted from each place; the control's lines are dashed."""
+    (figure, axes), facts = page(3.4), []
     looks = ((SOUND, "o"), (AUDIO, "s"), (ENCODER, "^"), (MEL, "D"))
+    lines = zip(scores.items(), looks, strict=False)
     label = 2.0  # no label may touch the one above it
-    for (name, line), (color, marker) in sorted(
-        zip(scores.items(), looks, strict=False), key=lambda each: -each[0][1][-1]
-    ):
+    for (name, line), (color, marker) in sorted(lines, key=lambda each: -each[0][1][-1]):
         axes.plot(line, color=color, marker=marker, markersize=5)
         label = min(line[-1], label - 0.07)
         axes.text(len(line) - 0.85, label, name, va="center", color="black")
@@ -224,32 +213,23 @@ def shifted(model, waveform: Tensor, shifts_ms: Sequence[int], most: int = 6) ->
 @drawn
 def shift_view(shifts_ms: Sequence[int], found: list[Tensor]) -> Picture:
     """What `shifted` found: by how many frames does the encoder's answer move?"""
-    figure = Picture(figsize=(WIDTH, 3.4), layout="constrained")
-    titles, facts = ("after the two convolutions", "the encoder's output"), []
-    for axes, rows, title in zip(figure.subplots(1, 2), found, titles, strict=True):
+    (figure, panels), facts = page(3.4, 1, 2), []
+    titles = "after the two convolutions", "the encoder's output"
+    for axes, rows, title in zip(panels, found, titles, strict=True):
         axes.imshow(rows, cmap="Greens", vmin=0, vmax=1, aspect="auto")
-        for place in np.ndindex(*rows.shape):
-            color = "white" if rows[place] > 0.6 else "black"
-            words = {"ha": "center", "va": "center", "color": color, "size": 7.5}
-            axes.text(place[1], place[0], f"{rows[place]:.2f}", **words)
+        write_cells(axes, rows, "{:.2f}".format, 0.6, size=7.5)
         axes.set_yticks(range(len(shifts_ms)), labels=shifts_ms)
         axes.set(xlabel="frames later", title=f"{title}: cosine")
         best = [int(row.argmax()) for row in rows]
         listed = zip(shifts_ms, best, strict=True)
         facts.append(f"{title}: {', '.join(f'{ms} ms {n}' for ms, n in listed)}")
-    figure.axes[0].set(ylabel="sound shifted by, ms")
+    panels[0].set(ylabel="sound shifted by, ms")
     figure.alt = (
         f"Two tables of cosines between the frames of a clip and of the same clip after "
         f"{shifts_ms[0]} to {shifts_ms[-1]} ms of silence. The largest lies at so many frames "
         f"later: {'; '.join(facts)}."
     )
     return figure
-
-
-def padded_mel(model, waveform: Tensor) -> Tensor:
-    """The log-mel (1, M, 3000) of a clip (S,), padded to 30 s as stock Whisper does."""
-    sound = F.pad(waveform, (0, MAX_SAMPLES - len(waveform)))[None]
-    return log_mel(sound.to(model.device), model.config.num_mel_bins)
 
 
 @drawn
@@ -260,17 +240,9 @@ def padding_view(alone: Tensor, padded: Tensor) -> Picture:
     figure = Picture(figsize=(WIDTH, 4.2), layout="constrained")
     panels = figure.subplot_mosaic([["alone", "alike"], ["padded", "padded"]])
     low, high = np.percentile(alone.numpy(), (1, 99))
-    look = {
-        "cmap": colormaps["viridis"].resampled(10),
-        "vmin": low,
-        "vmax": high,
-        "aspect": "auto",
-        "origin": "lower",
-    }
+    look = {"cmap": colormaps["viridis"].resampled(10), "vmin": low, "vmax": high}
     for name, frames in (("alone", alone), ("padded", padded)):
-        few = frames[:, :SHOWN].T
-        extent = (0, len(frames) * FRAME, 0, len(few))
-        panels[name].imshow(few, extent=extent, interpolation="nearest", **look)
+        over_time(panels[name], frames[:, :SHOWN].T, len(frames) * FRAME, **look)
         panels[name].set(xlabel="time in s", ylabel="dimension")
     panels["alone"].set_title(f"not padded: {len(alone)} frames")
     panels["padded"].set_title(f"padded to 30 s: {len(padded)} frames")

@@ -7,36 +7,29 @@ gradient, and counts what another `audio_downsample_rate` would cost.
 
 import copy
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
-from ipywidgets import IntSlider
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tiny_asr.audio import load_audio
-from tiny_asr.course.explorers import RATES, Explorer
+from tiny_asr.course.drawing import page, waves
 from tiny_asr.decoder import token_loss
 from tiny_asr.figures.plots import MOST_TOKENS, principal
 from tiny_asr.figures.style import (
     AUDIO,
-    ENCODER,
     MARK,
     MEL,
     MONOSPACE,
-    PROMPT,
-    SOUND,
     TEXT,
-    WIDTH,
     Picture,
     drawn,
-    many,
     seen,
 )
 from tiny_asr.figures.tables import Table
 from tiny_asr.projector import AudioProjector, stack_frames
-from tiny_asr.shapes import SAMPLE_RATE, SAMPLES_PER_ENCODER_FRAME
+from tiny_asr.shapes import SAMPLE_RATE
 
 FRESH = "#7A7A7A"
 NEIGHBOURS = 10
@@ -49,9 +42,7 @@ MOST_COLUMNS = 32  # audio embeddings that a page can hold as text
 def fresh_projector(model, output_norm: bool = True) -> AudioProjector:
     """A projector that nobody has trained, with the weights that training begins with.
 
-    Args:
-        model: an `ASRModel`; it stays as it is.
-        output_norm: False leaves out the RMS norm at its end ("raw").
+    The model stays as it is. Without `output_norm` it has no RMS norm at its end ("raw").
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -78,9 +69,7 @@ def cosines(vectors: Tensor, others: Tensor) -> Tensor:
 def best_cosines(tokens: Tensor, clouds: dict[str, Tensor]) -> dict[str, Tensor]:
     """The cosine of each vector to its nearest token: of random directions, clouds, tokens.
 
-    Args:
-        tokens: embeddings (V, D); for each of them, the nearest other one.
-        clouds: name -> vectors (N, D).
+    Tokens are (V, D), for each of them the nearest other one; clouds name -> vectors (N, D).
     """
     noise = torch.randn(len(tokens), tokens.shape[1], generator=torch.Generator().manual_seed(0))
     clouds = {"random directions": noise} | clouds
@@ -90,11 +79,7 @@ def best_cosines(tokens: Tensor, clouds: dict[str, Tensor]) -> dict[str, Tensor]
 
 
 def gap_table(tokens: Tensor, clouds: dict[str, Tensor]) -> Table:
-    """How each cloud lies to the token embeddings: loudness, distance, angles, neighbours.
-
-    Args:
-        tokens: embeddings (V, D). clouds: name -> vectors (N, D).
-    """
+    """How each cloud (N, D) lies to the tokens (V, D): loudness, distance, angles, neighbours."""
     best, rows = best_cosines(tokens, clouds), []
     for name, cloud in ({"tokens": tokens} | clouds).items():
         apart = (cloud.mean(dim=0) - tokens.mean(dim=0)).norm()
@@ -117,16 +102,11 @@ def gap_table(tokens: Tensor, clouds: dict[str, Tensor]) -> Table:
 
 @drawn
 def clouds_view(tokens: Tensor, fresh: Tensor, trained: Tensor) -> Picture:
-    """All vectors in one projection (PCA), and how near each is to its nearest token.
-
-    Args:
-        tokens: embeddings (V, D). fresh, trained: audio embeddings (A, D) of one clip.
-    """
+    """Tokens (V, D) and a clip's embeddings (A, D) in one projection (PCA), and how near."""
     shown = tokens[:: -(-len(tokens) // MOST_TOKENS)]
     points, share = principal(torch.cat([shown, fresh, trained]))
     clouds = {"fresh projector": fresh, "trained projector": trained}
-    figure = Picture(figsize=(WIDTH, 4), layout="constrained")
-    left, right = figure.subplots(1, 2, width_ratios=[1.25, 1])
+    figure, (left, right) = page(4, 1, 2, width_ratios=[1.25, 1])
     parts = points.split([len(shown), len(fresh), len(trained)])
     looks = ((14, TEXT, "o"), (24, FRESH, "s"), (28, AUDIO, "^"))
     for part, name, (size, color, marker) in zip(parts, ("tokens", *clouds), looks, strict=True):
@@ -173,11 +153,11 @@ def nearest_along(model, audio, groups: dict[str, Tensor], start: float = 0.0) -
     groups = {name: vectors[first : first + MOST_COLUMNS] for name, vectors in groups.items()}
     columns = len(next(iter(groups.values())))
     edges = (first + np.arange(columns + 1)) * size / SAMPLE_RATE
-    figure = Picture(figsize=(WIDTH, 0.9 + 1.75 * len(groups)), layout="constrained")
     heights, facts = [0.4, *[1] * len(groups)], []
-    wave, *panels = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
-    part = load_audio(audio, SAMPLE_RATE)[first * size : (first + columns) * size].numpy()
-    wave.plot(edges[0] + np.arange(len(part)) / SAMPLE_RATE, part, color=SOUND, linewidth=0.5)
+    look = {"sharex": True, "height_ratios": heights}
+    figure, (wave, *panels) = page(0.9 + 1.75 * len(groups), len(heights), 1, **look)
+    samples = load_audio(audio, SAMPLE_RATE)[first * size : (first + columns) * size]
+    waves(wave, samples, start=edges[0])
     wave.set(yticks=[], xlim=(edges[0], edges[-1]))
     for axes, (name, vectors) in zip(panels, groups.items(), strict=True):
         values, ids = cosines(vectors, table.float().cpu()).topk(3, dim=1)
@@ -209,8 +189,7 @@ def stacking(encoder_output: Tensor, rate: int) -> Picture:
     frames = encoder_output[0, : 2 * rate].detach().float().cpu()
     stacks, dim = stack_frames(frames[None], rate)[0], frames.shape[1]
     limit = 3 * frames.std().item()
-    figure = Picture(figsize=(WIDTH, 3.4), layout="constrained")
-    panels = figure.subplots(1, 2, width_ratios=[1.6, 1])
+    figure, panels = page(3.4, 1, 2, width_ratios=[1.6, 1])
     for axes, values in zip(panels, (frames, stacks), strict=True):
         count, height = values.shape
         look = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit, "aspect": "auto"}
@@ -293,16 +272,11 @@ def few_steps(
 
 @drawn
 def loudness_view(model, passes: dict[str, list[Pass]]) -> Picture:
-    """Loss and gradient against the loudness of the audio embeddings.
-
-    Args:
-        passes: of the fresh and of the trained projector, the quietest first.
-    """
+    """Loss and gradient against the loudness of the audio embeddings, the quietest pass first."""
     tokens = model.decoder.some_embeddings().float().square().mean().sqrt().item()
     floor = model.decoder.language_model.config.rms_norm_eps**0.5
     blind = float(np.log(model.config.vocab_size))
-    figure, facts = Picture(figsize=(WIDTH, 3.7), layout="constrained"), []
-    left, right = figure.subplots(1, 2)
+    (figure, (left, right)), facts = page(3.7, 1, 2), []
     for (name, row), color in zip(passes.items(), (FRESH, AUDIO), strict=True):
         loudness = [each.loudness for each in row]
         left.plot(loudness, [p.loss for p in row], "o-", color=color, label=name, markersize=4)
@@ -325,87 +299,3 @@ def loudness_view(model, passes: dict[str, list[Pass]]) -> Picture:
         f"and gradient: {'; '.join(facts)}."
     )
     return figure
-
-
-# How many frames in one embedding? ---------------------------------------------------------------
-
-
-def rate_cost(model, samples: int, text_tokens: int, rate: int) -> dict[str, int]:
-    """What an audio_downsample_rate means for one clip: counted, nothing is trained.
-
-    Args:
-        samples: the clip's length at 16 kHz. text_tokens: L.
-    Returns:
-        `A`; `positions` (prompt, audio, text) that the decoder reads; its `flops`, 2 for each
-        position and each parameter outside the token table; `parameters` of the projector.
-    """
-    lm, config = model.decoder.language_model, model.config
-    layers = sum(p.numel() for p in lm.parameters()) - lm.get_input_embeddings().weight.numel()
-    embeddings = -(-samples // (rate * SAMPLES_PER_ENCODER_FRAME))
-    positions = model.decoder.prompt_length + embeddings + text_tokens
-    hidden, out = config.projector_hidden_dim, config.llm_dim
-    parameters = (rate * config.encoder_dim + 1) * hidden + (hidden + 1) * out
-    return {
-        "A": embeddings,
-        "positions": positions,
-        "flops": 2 * layers * positions,
-        "parameters": parameters + (out if config.projector_output_norm else 0),
-    }
-
-
-@drawn
-def rate_view(model, audio, text_tokens: int, rate: int) -> Picture:
-    """The clip cut as a rate cuts it, and what each rate from 1 to 10 costs; one is picked out."""
-    samples = load_audio(audio, SAMPLE_RATE).numpy()
-    rows = [rate_cost(model, len(samples), text_tokens, each) for each in RATES]
-    figure = Picture(figsize=(WIDTH, 4.2), layout="constrained")
-    panels = figure.subplot_mosaic([["cut", "cut"], ["read", "size"]], height_ratios=[0.7, 1])
-    cut, read, size = panels["cut"], panels["read"], panels["size"]
-    cut.plot(np.arange(len(samples)) / SAMPLE_RATE, samples, color=SOUND, linewidth=0.5)
-    step, count = rate * SAMPLES_PER_ENCODER_FRAME / SAMPLE_RATE, rows[rate - RATES[0]]["A"]
-    for place in range(1, count, 2):
-        cut.axvspan(place * step, (place + 1) * step, color=AUDIO, alpha=0.35, linewidth=0)
-    cut.set(xlim=(0, count * step), yticks=[], xlabel="time in s")
-    cut.set_title(f"rate {rate}: {count} audio embeddings of {1000 * step:.0f} ms")
-    audio_positions, prompt = np.array([row["A"] for row in rows]), model.decoder.prompt_length
-    below = {"prompt": 0, "audio": prompt, "text": prompt + audio_positions}
-    heights = {"prompt": prompt, "audio": audio_positions, "text": text_tokens}
-    for (name, height), color in zip(heights.items(), (PROMPT, AUDIO, TEXT), strict=True):
-        bars = read.bar(RATES, height, bottom=below[name], color=color, label=name)
-    positions = [str(row["positions"]) for row in rows]
-    read.bar_label(bars, positions, fontsize=8)
-    read.set(title="positions that the decoder reads")
-    read.legend(loc="upper right", fontsize=8, frameon=True, framealpha=1, edgecolor="none")
-    millions = [row["parameters"] / 1e6 for row in rows]
-    labels = [f"{number:.1f}" for number in millions]
-    size.bar_label(size.bar(RATES, millions, color=ENCODER), labels, fontsize=8)
-    size.set(title="parameters of the projector, millions")
-    for axes in (read, size):
-        axes.set(xticks=RATES, yticks=[], xlabel="audio_downsample_rate")
-        axes.spines["left"].set_visible(False)
-        axes.axvspan(rate - 0.5, rate + 0.5, fill=False, edgecolor=MARK, linewidth=1.5)
-    figure.alt = (
-        f"Above, {len(samples) / SAMPLE_RATE:.2f} s of sound, cut into {count} pieces of "
-        f"{1000 * step:.0f} ms, rate {rate}. Below, for rates 1 to 10: the decoder's positions, "
-        f"{', '.join(positions)}; the projector's parameters in millions, {', '.join(labels)}."
-    )
-    return figure
-
-
-def explore_rate(model, audio, text_tokens: int) -> Explorer:
-    """A slider over audio_downsample_rate: the clip as it is cut, length and cost."""
-    samples, own = len(load_audio(audio, SAMPLE_RATE)), model.config.audio_downsample_rate
-
-    def explain(rate: int) -> str:
-        cost = rate_cost(model, samples, text_tokens, rate)
-        return (
-            f"{rate} frames of 20 ms in each audio embedding: {cost['A']} embeddings for "
-            f"{text_tokens} tokens of text, {cost['positions']} positions, "
-            f"{cost['flops'] / 1e9:.2f} GFLOP in the decoder, a projector of "
-            f"{many(cost['parameters'])} parameters. This model was made for {own}."
-        )
-
-    name = "audio_downsample_rate"
-    slider = IntSlider(value=own, min=RATES[0], max=RATES[-1], description=name)
-    draw = partial(rate_view, model, audio, text_tokens)
-    return Explorer("explore_rate", slider, draw, explain)

@@ -17,6 +17,7 @@ from matplotlib.colors import to_rgb
 from torch import Tensor
 
 from tiny_asr.audio import pad_batch
+from tiny_asr.course.drawing import over_time, page, write_cells
 from tiny_asr.course.explorers import Explorer
 from tiny_asr.course.lesson_02_layers import mel_of
 from tiny_asr.figures.style import (
@@ -26,7 +27,6 @@ from tiny_asr.figures.style import (
     PROMPT,
     SOUND,
     TEXT,
-    WIDTH,
     Picture,
     drawn,
     seen,
@@ -44,9 +44,7 @@ MAPS = {"aspect": "auto", "interpolation": "nearest"}
 def merge_steps(tokenizer, word: str) -> list[str]:
     """How byte-pair encoding builds the pieces of a word: its bytes, then one merge a line.
 
-    Args:
-        tokenizer: a byte-level BPE tokenizer of `transformers`.
-        word: letters; a space before them belongs to the word.
+    A space before the word belongs to it. The tokenizer is a byte-level one of `transformers`.
     """
     backend = tokenizer.backend_tokenizer
     pairs = json.loads(backend.to_str())["model"]["merges"]
@@ -102,11 +100,8 @@ def heard(model, clips: list[Tensor]) -> tuple[Tensor, Tensor]:
 def nudges(model, embeddings: Tensor) -> Tensor:
     """How much each output of the decoder changes when one input is replaced by a strange vector.
 
-    Args:
-        embeddings: the decoder's input (1, N, llm_dim).
-    Returns:
-        (N, N) on the CPU: [i, j] is the change of output i, relative to its length, when input j is
-        replaced.
+    Inputs (1, N, llm_dim) -> (N, N) on the CPU: [i, j] is the change of output i, relative to its
+    length, when input j is replaced.
     """
     length, width = embeddings.shape[1:]
     strange = torch.randn(width, generator=torch.Generator().manual_seed(0)).to(embeddings)
@@ -121,15 +116,12 @@ def nudges(model, embeddings: Tensor) -> Tensor:
 
 @drawn
 def causal(parts: dict[str, int], changes: Tensor) -> Picture:
-    """What the mask allows, and what was measured with `nudges`.
+    """What the mask allows, and the changes (N, N) that were measured with `nudges`.
 
-    Args:
-        parts: name -> number of positions, in order: prompt, audio, prompt, text.
-        changes: (N, N), as `nudges` returns it.
+    The parts, name -> number of positions, are in order: prompt, audio, prompt, text.
     """
     length, edges = len(changes), np.cumsum([0, *parts.values()])
-    figure = Picture(figsize=(WIDTH, 3.7), layout="constrained")
-    left, right = figure.subplots(1, 2)
+    figure, (left, right) = page(3.7, 1, 2)
     middles = edges[:-1] + np.diff(edges) / 2
     allowed, square = np.ones((length, length, 3)), (0, length, length, 0)
     for name, (start, stop) in zip(parts, pairwise(edges), strict=True):
@@ -195,20 +187,13 @@ def watch(model, clip: Tensor) -> Written:
 
 @drawn
 def candidates(model, panels: dict[str, Tensor], taken: int | None = None) -> Picture:
-    """The ten likeliest next tokens, side by side for several distributions.
-
-    Args:
-        panels: title -> probabilities (V,).
-        taken: the token that was written, in another colour.
-    """
-    figure = Picture(figsize=(WIDTH, 2.9), layout="constrained")
-    grid, facts = figure.subplots(1, len(panels), squeeze=False)[0], []
-    for axes, (title, chances) in zip(grid, panels.items(), strict=True):
+    """The ten likeliest next tokens, title -> probabilities (V,); `taken` in another colour."""
+    (figure, grid), facts = page(2.9, 1, len(panels), squeeze=False), []
+    for axes, (title, chances) in zip(grid.flat, panels.items(), strict=True):
         values, tokens = chances.topk(10)
         names = [name_of(model, token) for token in tokens]
-        bars = axes.barh(
-            range(10), values.numpy(), color=[MARK if t == taken else SOUND for t in tokens]
-        )
+        colors = [MARK if token == taken else SOUND for token in tokens]
+        bars = axes.barh(range(10), values.numpy(), color=colors)
         axes.bar_label(bars, [f"{value:.1%}" for value in values], padding=3)
         axes.set_yticks(range(10), labels=names, family=MONOSPACE)
         axes.set(xlim=(0, 1.2), ylim=(9.5, -0.5), xlabel="probability", title=title)
@@ -237,21 +222,19 @@ def explore_writing(model, written: Written) -> Explorer:
         )
 
     slider = IntSlider(value=0, min=0, max=len(written.tokens) - 1, description="step")
-    return Explorer("explore_writing", slider, partial(step_view, model, written), explain)
+    draw = partial(step_view, model, written)
+    return Explorer("explore_writing", slider, draw=draw, explain=explain)
 
 
 @drawn
 def every_step(model, written: Written) -> Picture:
     """All steps side by side (the first 16): ten candidates a column, the likeliest on top."""
     values, tokens = written.probabilities[:MOST_STEPS].topk(10)
-    figure = Picture(figsize=(WIDTH, 3.3), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = page(3.3)
     image = axes.imshow(values.T.numpy(), cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    for (step, rank), token in np.ndenumerate(tokens.numpy()):
-        color = "white" if values[step, rank] > 0.6 else "black"
-        place = {"ha": "center", "va": "center", "family": MONOSPACE, "size": 7.5}
-        name = seen(name_of(model, int(token)), longest=100 // len(values))
-        axes.text(step, rank, name, color=color, **place)
+    longest = 100 // len(values)
+    names = [[seen(name_of(model, token), longest) for token in rank] for rank in tokens.T]
+    write_cells(axes, values.T, names, 0.6, family=MONOSPACE, size=7.5)
     axes.set(xlabel="step", ylabel="rank", xticks=range(len(values)))
     axes.set_yticks(range(10), labels=range(1, 11))
     figure.colorbar(image, ax=axes, label="probability", pad=0.01)
@@ -268,12 +251,8 @@ def every_step(model, written: Written) -> Picture:
 def gaze(model, audio_embeddings: Tensor, tokens: Tensor) -> Tensor:
     """How much attention each written token pays to each audio embedding, in each layer.
 
-    Args:
-        audio_embeddings: of one clip (1, A, llm_dim).
-        tokens: what is written (L,), the end token included.
-    Returns:
-        (layers, L, A) float32 on the CPU, the mean over the heads. Row l belongs to the position
-        that predicts token l.
+    Embeddings (1, A, llm_dim) and tokens (L,), the end included -> (layers, L, A) float32 on the
+    CPU, the mean over the heads. Row l belongs to the position that predicts token l.
     """
     decoder, length = model.decoder, audio_embeddings.shape[1]
     text = tokens[None, :-1].to(model.device)
@@ -312,9 +291,8 @@ def following(weights: Tensor) -> list[int]:
 def gaze_by_layer(weights: Tensor) -> Picture:
     """The weights (layers, L, A) of eight layers at most, evenly spaced, each scaled to its own."""
     shown = np.unique(np.linspace(0, len(weights) - 1, 8).round().astype(int))
-    figure = Picture(figsize=(WIDTH, 3.4), layout="constrained")
-    grid, facts = figure.subplots(2, 4, sharex=True, sharey=True).flat, []
-    for axes, layer in zip(grid, shown, strict=False):
+    (figure, grid), facts = page(3.4, 2, 4, sharex=True, sharey=True), []
+    for axes, layer in zip(grid.flat, shown, strict=False):
         facts.append(f"layer {layer + 1}: order {in_order(weights[layer]):.2f}")
         axes.imshow(weights[layer].numpy(), cmap="viridis", **MAPS)
         axes.set(title=facts[-1])
@@ -335,11 +313,8 @@ def alignment(model, clip: Tensor, written: Written, weights: Tensor) -> Picture
     duration = mel.shape[1] * HOP_LENGTH / SAMPLE_RATE
     rows, columns = weights.shape
     places = ((weights.argmax(dim=1) + 0.5) * duration / columns).tolist()
-    figure = Picture(figsize=(WIDTH, 5.2), layout="constrained")
-    above, below = figure.subplots(2, 1, sharex=True, height_ratios=[1, 1.6])
-    above.imshow(
-        mel.numpy(), extent=(0, duration, 0, len(mel)), origin="lower", cmap="magma", **MAPS
-    )
+    figure, (above, below) = page(5.2, 2, 1, sharex=True, height_ratios=[1, 1.6])
+    over_time(above, mel, duration)
     below.imshow(weights.numpy(), extent=(0, duration, rows, 0), cmap="viridis", **MAPS)
     below.plot(places, np.arange(rows) + 0.5, "o", color=MARK, markersize=4)
     for row, (name, place) in enumerate(zip(written.names, places, strict=True)):
@@ -359,15 +334,11 @@ def alignment(model, clip: Tensor, written: Written, weights: Tensor) -> Picture
 @drawn
 def surprises(names: list[str], rows: dict[str, Tensor]) -> Picture:
     """-ln of the probability of each true token, under several conditions: name -> (L,)."""
-    figure = Picture(figsize=(WIDTH, 2.8), layout="constrained")
-    axes = figure.subplots()
-    for place, ((label, values), color) in enumerate(
-        zip(rows.items(), (PROMPT, SOUND), strict=True)
-    ):
-        left = np.arange(len(names)) + 0.4 * (place - 0.5)
-        axes.bar(
-            left, values.numpy(), 0.4, color=color, edgecolor="black", linewidth=0.4, label=label
-        )
+    figure, axes = page(2.8)
+    looks = ((-0.2, PROMPT), (0.2, SOUND))
+    for (label, values), (shift, color) in zip(rows.items(), looks, strict=True):
+        edge = {"edgecolor": "black", "linewidth": 0.4, "label": label}
+        axes.bar(np.arange(len(names)) + shift, values.numpy(), 0.4, color=color, **edge)
     axes.set_xticks(range(len(names)), labels=names, family=MONOSPACE, rotation=45, ha="right")
     axes.set(ylabel="surprise, -ln(probability)")
     axes.legend(ncols=2, loc="lower right", bbox_to_anchor=(1, 1))

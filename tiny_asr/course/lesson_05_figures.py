@@ -1,6 +1,6 @@
 """The figures of notebook 05: the loss, what is written as it falls, the mask, the buckets.
 
-They are drawn from a run's own log, and from what `learning.Watch` saw along the way.
+They are drawn from a run's own log, and from what `lesson_05_runs.Watch` saw along the way.
 """
 
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tiny_asr.course.drawing import page
 from tiny_asr.course.lesson_03_gap import cosines
 from tiny_asr.course.lesson_05_runs import Watch, shortened
 from tiny_asr.data.batches import make_batches
@@ -46,16 +47,14 @@ LINES = ("-", "--", "-.", ":", "-", "--", "-.", ":")
 @drawn
 def loss_curves(runs: dict[str, list[dict]], title: str, log_x: bool = False) -> Picture:
     """The training loss against the utterances heard: name -> rows of `read_log`."""
-    figure = Picture(figsize=(WIDTH, 3.2), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = page(3.2)
     facts = []
     for (name, rows), color, line in zip(runs.items(), cycle(COLORS), cycle(LINES)):
         heard, loss = _curve(rows)
         axes.plot(heard, loss, color=color, linestyle=line, label=name, linewidth=1.4)
         if len(heard):
-            facts.append(
-                f"{name}: {loss[0]:.2f} at {many(heard[0])}, {loss[-1]:.2f} at {many(heard[-1])}"
-            )
+            ends = (f"{loss[i]:.2f} at {many(heard[i])}" for i in (0, -1))
+            facts.append(f"{name}: {', '.join(ends)}")
     axes.set(xlabel="utterances heard", ylabel="loss a token", title=title)
     axes.set(ylim=(0, min(HIGHEST_LOSS, axes.get_ylim()[1])))
     if log_x:
@@ -78,8 +77,9 @@ def _curve(rows: list[dict]) -> tuple[np.ndarray, np.ndarray]:
 def from_gibberish_to_text(rows: list[dict], watch: Watch, count: int = 8) -> Picture:
     """A run's loss, and below it what the watched clip's transcript was at numbered moments."""
     chosen = [shot for shot in watch.some(count + 1) if shot.utterances > 0][:count]
-    figure = Picture(figsize=(WIDTH, 2.9 + 0.2 * len(chosen)), layout="constrained")
-    axes, words = figure.subplots(2, 1, height_ratios=[2.8, 0.2 * len(chosen)])
+    figure, (axes, words) = page(
+        2.9 + 0.2 * len(chosen), 2, 1, height_ratios=[2.8, 0.2 * len(chosen)]
+    )
     axes.plot(*_curve(rows), color=SOUND)
     words.axis("off")
     words.set(ylim=(len(chosen), 0), xlim=(0, 1))
@@ -114,8 +114,7 @@ def moving(watch: Watch, model: ASRModel) -> Picture:
     tokens, count = _tokens(model), near.shape[1]
     points, _ = principal(torch.cat([tokens, shots[0].embeddings, shots[-1].embeddings]))
     clouds = points.split([len(tokens), count, count])
-    figure = Picture(figsize=(WIDTH, 3.4), layout="constrained")
-    left, right = figure.subplots(1, 2, width_ratios=[1.2, 1])
+    figure, (left, right) = page(3.4, 1, 2, width_ratios=[1.2, 1])
     edges = [*heard, 2 * heard[-1] - heard[-2]]
     seconds = np.arange(count + 1) * model.config.samples_per_embedding / SAMPLE_RATE
     image = left.pcolormesh(seconds, edges, near.numpy(), cmap="viridis", vmin=0, vmax=0.6)
@@ -153,9 +152,7 @@ def moving(watch: Watch, model: ASRModel) -> Picture:
 def loss_mask(model: ASRModel, text: str, embeddings: int) -> Picture:
     """What the decoder reads, and below each position what it must predict there, if anything.
 
-    Args:
-        text: the transcript.
-        embeddings: A of the clip; of these only the ends are drawn.
+    Of the clip's audio embeddings, so many, only the ends are drawn.
     """
     tokenizer, decoder = model.processor.tokenizer, model.decoder
 
@@ -194,8 +191,7 @@ def loss_mask(model: ASRModel, text: str, embeddings: int) -> Picture:
 def schedule(settings: TrainingSettings) -> Picture:
     """The learning rate against utterances: a straight rise, then half a cosine."""
     s = settings
-    figure = Picture(figsize=(WIDTH, 2.6), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = page(2.6)
     heard = np.arange(0, s.max_utterances + 1, max(1, s.max_utterances // 400))
     axes.plot(heard, [learning_rate_at(int(u), s) for u in heard], color=SOUND)
     axes.axvline(s.warmup_utterances, color=MARK, linestyle="--", linewidth=1, label="warm-up ends")
@@ -235,11 +231,8 @@ def buckets(data: SpeechData, max_seconds: float, shown: int = 4) -> Picture:
         "random order": random_batches(data, max_seconds),
         "length buckets": make_batches(data, max_seconds=max_seconds, seed=0, epoch=0),
     }
-    figure = Picture(figsize=(WIDTH, 3.2), layout="constrained")
-    facts = []
-    for axes, (name, batches) in zip(
-        figure.subplots(1, 2, sharex=True), orders.items(), strict=True
-    ):
+    (figure, panels), facts = page(3.2, 1, 2, sharex=True), []
+    for axes, (name, batches) in zip(panels, orders.items(), strict=True):
         y = 0
         for batch in batches[:shown]:
             own = np.array([data[index].seconds for index in batch])

@@ -51,11 +51,9 @@ class Snapshot:
 
 
 class Watch:
-    """For `Trainer(on_log=...)`: after each logged interval, what does the model make of one clip?
+    """For `Trainer(on_log=...)`: after each logged interval, what does the model make of a clip?
 
-    Args:
-        clip: samples (S,) at 16 kHz, best of a sentence that is not in the training data.
-        say: takes a line for each snapshot.
+    The clip (S,) at 16 kHz is best of a sentence that is not in the training data.
     """
 
     def __init__(self, clip: Tensor, say: Callable[[str], None] = print):
@@ -246,13 +244,8 @@ def kill_at(step: int, settings: TrainingSettings) -> str:
     settings.save(recipe)
     command = [sys.executable, "-m", "tiny_asr.cli", "train", "--config", str(recipe)]
     threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
-    process = subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=os.environ | threads,
-    )
+    pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    process = subprocess.Popen(command, env=os.environ | threads, **pipe)
     said = ""
     for line in process.stdout:
         said += line

@@ -9,15 +9,17 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from html import escape
+from pathlib import Path
 
 import numpy as np
 import torch
 from ipywidgets import SelectionSlider
 from matplotlib.patches import Rectangle
 
+from tiny_asr.course.drawing import page
 from tiny_asr.course.explorers import Explorer
 from tiny_asr.evaluation.score import Result, Row, align
-from tiny_asr.figures.style import AUDIO, MARK, PROMPT, SOUND, TEXT, WIDTH, Picture, drawn, many
+from tiny_asr.figures.style import AUDIO, MARK, PROMPT, SOUND, TEXT, Picture, drawn, many
 from tiny_asr.figures.tables import Table
 from tiny_asr.hub import BUNDLED, data_dir
 from tiny_asr.shapes import SAMPLE_RATE
@@ -64,59 +66,53 @@ def edit_pairs(said: Sequence[str], heard: Sequence[str]) -> list[tuple[str, str
 
 
 class Alignment:
-    """Said above heard, word by word; each error has its letter and its colour.
+    """Said above heard, word by word, below a title; each error has its letter and its colour.
 
-    Args:
-        pairs: (op, said, heard), as `edit_pairs` or `tiny_asr.evaluation.score.align` gives them.
-        title: a line above it.
+    Pairs are (op, said, heard), as `edit_pairs` or `tiny_asr.evaluation.score.align` gives them.
     """
 
     def __init__(self, pairs: Iterable[tuple[str, str, str]], title: str = ""):
         self.pairs = [(OPS.get(op, op), said, heard) for op, said, heard in pairs]
         self.title = title
 
-    def _lines(self) -> Iterator[dict[str, list[tuple[str, str]]]]:
-        """So many pairs as fit side by side: name of the row -> (word, op) of each cell."""
+    def _lines(self) -> Iterator[tuple[list, dict[str, Iterable[str]]]]:
+        """So many pairs as fit side by side: their ops; name of the row -> its words."""
         for start in range(0, len(self.pairs), MOST_PAIRS):
-            part = self.pairs[start : start + MOST_PAIRS]
-            yield {
-                "said": [(said, op) for op, said, _ in part],
-                "heard": [(heard, op) for op, _, heard in part],
-                "error": [(op.strip("="), op) for op, *_ in part],
-            }
+            ops, said, heard = zip(*self.pairs[start : start + MOST_PAIRS], strict=True)
+            yield ops, {"said": said, "heard": heard, "error": [op.strip("=") for op in ops]}
 
     def __repr__(self) -> str:
         lines = [self.title] if self.title else []
-        for rows in self._lines():
-            columns = zip(*rows.values(), strict=True)
-            widths = [max(len(word) for word, _ in column) for column in columns]
-            for name, cells in rows.items():
-                padded = (f"{word:<{w}}" for (word, _), w in zip(cells, widths, strict=True))
+        for _, rows in self._lines():
+            widths = [max(map(len, column)) for column in zip(*rows.values(), strict=True)]
+            for name, words in rows.items():
+                padded = (f"{word:<{width}}" for word, width in zip(words, widths, strict=True))
                 lines.append(f"{name:<6}{' '.join(padded)}".rstrip())
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        left, tables = "style='text-align:left;padding:2px 6px", []
-        for rows in self._lines():
-            lines = []
-            for name, cells in rows.items():
-                parts = [f"<th scope='row' {left}'>{name}</th>"]
-                for word, op in cells:
-                    ink = f";color:{INKS[op]};font-weight:bold" if op in INKS else ""
-                    parts.append(f"<td {left}{ink}'>{escape(word)}</td>")
+        left = "style='text-align:left;padding:2px 6px"
+        html = f"<p style='margin:0.6em 0 0 0'>{escape(self.title)}</p>" if self.title else ""
+        for ops, rows in self._lines():
+            html += "<table style='margin:0 0 0.6em 0'>"
+            inks = [f";color:{INKS[op]};font-weight:bold" if op in INKS else "" for op in ops]
+            for name, words in rows.items():
+                cells = (
+                    f"<td {left}{ink}'>{escape(word)}</td>"
+                    for word, ink in zip(words, inks, strict=True)
+                )
                 # Said for each row: JupyterLab's dark theme darkens every other one.
-                lines.append(f"<tr style='background:white;color:black'>{''.join(parts)}</tr>")
-            tables.append(f"<table style='margin:0 0 0.6em 0'>{''.join(lines)}</table>")
-        title = f"<p style='margin:0.6em 0 0 0'>{escape(self.title)}</p>" if self.title else ""
-        return title + "".join(tables)
+                html += "<tr style='background:white;color:black'>"
+                html += f"<th scope='row' {left}'>{name}</th>{''.join(cells)}</tr>"
+            html += "</table>"
+        return html
 
 
 @drawn
 def edit_picture(said: Sequence[str], heard: Sequence[str]) -> Picture:
     """The table of `edit_table` with its numbers, and a cheapest way through it, coloured."""
     table, pairs = edit_table(said, heard), edit_pairs(said, heard)
-    figure = Picture(figsize=(WIDTH, 0.6 + 0.36 * len(table)), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = page(0.6 + 0.36 * len(table))
     steps, place = {(0, 0): "="}, (0, 0)
     for op, *_ in pairs:
         place = (place[0] + (op != "I"), place[1] + (op != "D"))
@@ -172,8 +168,7 @@ def letter_swaps(rows: Iterable[Row]) -> Counter:
 @drawn
 def shares_picture(shares: dict[str, tuple[int, int]], label: str) -> Picture:
     """Bars of counts in totals, name -> (count, total), in per cent."""
-    figure = Picture(figsize=(WIDTH, max(2.1, 0.7 + 0.3 * len(shares))), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = page(max(2.1, 0.7 + 0.3 * len(shares)))
     values = [100 * count / total for count, total in shares.values()]
     bars = axes.barh(range(len(shares)), values, color=TEXT, edgecolor="black", linewidth=0.6)
     words = [f"{v:.0f} % of {n}" for v, (_, n) in zip(values, shares.values(), strict=True)]
@@ -192,11 +187,9 @@ def shares_picture(shares: dict[str, tuple[int, int]], label: str) -> Picture:
 def resampled(
     result: Result, clips: int | None = None, seed: int = 0, against: Result | None = None
 ) -> np.ndarray:
-    """WERs (RESAMPLES,) of test sets of so many clips, drawn again and again from the result's.
+    """WERs (RESAMPLES,) of test sets of so many clips (its own number), drawn from a result's.
 
-    Args:
-        clips: in a test set; as many as the result has if None.
-        against: give the difference to this result on the very same draws instead.
+    With `against`, the difference to that result on the very same draws.
     """
     words = np.array([row.words for row in result.rows])
     errors = np.array([row.errors for row in result.rows])
@@ -216,14 +209,12 @@ def luck_picture(result: Result, clips: int | None = None) -> Picture:
     """How the WER of test sets of so many clips would scatter, by luck alone."""
     rates, count = resampled(result, clips), clips or len(result.rows)
     low, high = interval(rates)
-    figure = Picture(figsize=(WIDTH, 2.7), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = page(2.7)
     edges = np.linspace(rates.min(), rates.max(), 25)
     widest = resampled(result, SIZES[0]).max()  # one scale, so that the sizes can be compared
     axes.hist(rates, edges, color=TEXT, edgecolor="white")
-    axes.axvspan(
-        low, high, color=AUDIO, alpha=0.25, zorder=0, label=f"95 %: {low:.1f} to {high:.1f}"
-    )
+    span = {"alpha": 0.25, "zorder": 0, "label": f"95 %: {low:.1f} to {high:.1f}"}
+    axes.axvspan(low, high, color=AUDIO, **span)
     measured = 100 * result.wer.value
     axes.axvline(measured, color=MARK, label=f"measured: {measured:.1f}")
     axes.set(xlabel="WER in per cent", ylabel=f"of {many(RESAMPLES)} test sets")
@@ -244,7 +235,8 @@ def explore_luck(result: Result) -> Explorer:
         return f"{clips} clips: 95 % lie between {low:.1f} and {high:.1f}, {high - low:.1f} points"
 
     slider = SelectionSlider(options=SIZES, value=SIZES[3], description="clips")
-    return Explorer("explore_luck", slider, partial(luck_picture, result), explain)
+    draw = partial(luck_picture, result)
+    return Explorer("explore_luck", slider, draw=draw, explain=explain)
 
 
 @drawn
@@ -252,8 +244,7 @@ def width_picture(result: Result, measured: Sequence[dict[str, str]] = ()) -> Pi
     """How wide the interval is, against the number of clips; dots are measured test sets."""
     spans = [interval(resampled(result, size)) for size in SIZES]
     widths = [high - low for low, high in spans]
-    figure = Picture(figsize=(WIDTH, 3), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = page(3)
     axes.plot(SIZES, widths, "o-", color=SOUND, label="these clips, drawn anew")
     for size, width in zip(SIZES, widths, strict=True):
         axes.annotate(f"{width:.1f}", (size, width), (3, 5), textcoords="offset points")
@@ -280,8 +271,7 @@ def pairing_picture(ours: Result, theirs: Result, names: tuple[str, str]) -> Pic
     """The difference of two WERs on the same clips: resampled each for itself, and together."""
     apart = resampled(ours, seed=1) - resampled(theirs, seed=2)
     together = resampled(ours, against=theirs)
-    figure = Picture(figsize=(WIDTH, 2.7), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = page(2.7)
     edges = np.arange(np.floor(apart.min()), np.ceil(apart.max()) + 0.6, 0.5)
     facts = []
     for label, rates, color in (("apart", apart, PROMPT), ("together", together, TEXT)):
@@ -331,30 +321,21 @@ def nobody_speaks(seconds: Sequence[float] = (1, 2, 4, 8)) -> dict[str, list[tor
 @drawn
 def noise_picture(curves: dict[str, dict[float, Result]], clean: Result) -> Picture:
     """WER against signal-to-noise ratio: name of the noise -> {dB: result}, and without noise."""
-    figure = Picture(figsize=(WIDTH, 3), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = page(3)
     facts = [f"without noise {100 * clean.wer.value:.0f}"]
-    looks = ((SOUND, "o"), (MARK, "^"), (AUDIO, "s"))
-    for place, ((name, results), (color, dot)) in enumerate(
-        zip(curves.items(), looks, strict=False)
-    ):
+    looks = ((SOUND, "o", -0.25), (MARK, "^", 0.25))  # shifted: no bar shall hide another one
+    for (name, results), (color, dot, shift) in zip(curves.items(), looks, strict=False):
         levels = sorted(results, reverse=True)
         rates = [100 * results[level].wer.value for level in levels]
         ends = np.array([(results[n].wer.low, results[n].wer.high) for n in levels]).T * 100
-        shifted = np.array(levels) - 0.25 + 0.5 * place  # so that the bars do not hide each other
-        axes.errorbar(
-            shifted, rates, abs(ends - rates), color=color, marker=dot, capsize=3, label=name
-        )
-        facts.append(
-            f"{name} "
-            + ", ".join(f"{r:.0f} at {n:g} dB" for n, r in zip(levels, rates, strict=True))
-        )
-    axes.axhline(
-        100 * clean.wer.value, color="black", linestyle="--", linewidth=1, label="no noise added"
-    )
-    axes.set(
-        xlabel="signal-to-noise ratio in dB: more noise to the right", ylabel="WER in per cent"
-    )
+        look = {"color": color, "marker": dot, "capsize": 3, "label": name}
+        axes.errorbar(np.array(levels) + shift, rates, abs(ends - rates), **look)
+        parts = (f"{r:.0f} at {n:g} dB" for n, r in zip(levels, rates, strict=True))
+        facts.append(f"{name} {', '.join(parts)}")
+    look = {"linestyle": "--", "linewidth": 1, "label": "no noise added"}
+    axes.axhline(100 * clean.wer.value, color="black", **look)
+    axes.set(xlabel="signal-to-noise ratio in dB: more noise to the right")
+    axes.set(ylabel="WER in per cent")
     axes.set(xticks=levels, ylim=(0, None))
     axes.invert_xaxis()
     axes.legend(loc="upper left")
@@ -417,25 +398,19 @@ def model_card(name: str, model, result: Result, data: str, empty: tuple[int, in
     edits = f"{result.substitutions} / {result.deletions} / {result.insertions}"
     wer = percent(result.wer.value, result.wer.low, result.wer.high)
     cells = (data, result.utterances, result.words, result.normalizer, wer, edits)
-    return f"""---
-license: mit
-language: en
-library_name: tiny_asr
-pipeline_tag: automatic-speech-recognition
-{base}---
-
-# {name}
-
-A projector between {parts[0]} and {parts[1]}, which are both frozen and not in here.
-{untrained}
-| data | clips | words | normaliser | WER (95 %) | S / D / I |
-|---|---|---|---|---|---|
-| {" | ".join(map(str, cells))} |
-
-Greedy, {result.dtype}. Control: against the texts of other clips, the same transcripts have
-{percent(result.wer_shuffled)}. Where nobody speaks, {empty[0]} of {empty[1]} texts were empty.
-
-**Trained on:** ... (data, hours, licence) **for** ... (steps, minutes, machine)
-
-**Limits:** ... (whose voices, which languages, what it gets wrong)
-"""
+    return (
+        Path(__file__)
+        .with_name("model_card.md")
+        .read_text("utf-8")
+        .format(
+            name=name,
+            base=base,
+            encoder=parts[0],
+            decoder=parts[1],
+            untrained=untrained,
+            cells=" | ".join(map(str, cells)),
+            dtype=result.dtype,
+            shuffled=percent(result.wer_shuffled),
+            empty=f"{empty[0]} of {empty[1]}",
+        )
+    )

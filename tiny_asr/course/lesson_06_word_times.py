@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from matplotlib.patches import Rectangle
 
+from tiny_asr.course.drawing import page, waves
 from tiny_asr.course.lesson_04_writing import gaze, heard
-from tiny_asr.figures.style import AUDIO, MARK, SOUND, TEXT, WIDTH, Picture, drawn
+from tiny_asr.figures.style import AUDIO, MARK, TEXT, Picture, drawn
 from tiny_asr.shapes import SAMPLE_RATE
 
 
@@ -49,11 +50,7 @@ def in_order(scores: np.ndarray) -> list[tuple[int, int]]:
     """Give each audio position to one word or to none, in order, for the highest sum of scores.
 
     The same idea as the edit table: the best way to a cell is the best way to one before it.
-
-    Args:
-        scores: (W, A); a position that belongs to no word scores 0.
-    Returns:
-        First position, and last position + 1, of each word.
+    Scores (W, A), 0 for no word -> each word's first position, and its last position + 1.
     """
     words, size = scores.shape
     if not 0 < words <= size:
@@ -102,19 +99,16 @@ def times_picture(model, waveform: torch.Tensor) -> Picture:
     """A clip with each of its words where it was said, above the attention that told it."""
     words, scores, times = _placed(model, waveform)
     duration = len(waveform) / SAMPLE_RATE
-    figure = Picture(figsize=(WIDTH, 1.7 + 0.2 * len(words)), layout="constrained")
-    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[1.2, 0.3 + 0.2 * len(words)])
-    seconds = np.arange(len(waveform)) / SAMPLE_RATE
+    figure, (upper, lower) = page(
+        1.7 + 0.2 * len(words), 2, 1, sharex=True, height_ratios=[1.2, 0.3 + 0.2 * len(words)]
+    )
     height = float(waveform.abs().max())
-    upper.plot(seconds, waveform, color=SOUND, linewidth=0.4)
+    waves(upper, waveform, linewidth=0.4)
     for number, (word, (begin, end)) in enumerate(zip(words, times, strict=False)):
         upper.axvspan(begin, end, color=(TEXT, AUDIO)[number % 2], alpha=0.35, linewidth=0)
         upper.text((begin + end) / 2, (1.15, 1.45)[number % 2] * height, word, ha="center")
-        lower.add_patch(
-            Rectangle(
-                (begin, number - 0.5), end - begin, 1, fill=False, edgecolor=MARK, linewidth=1.5
-            )
-        )
+        look = {"fill": False, "edgecolor": MARK, "linewidth": 1.5}
+        lower.add_patch(Rectangle((begin, number - 0.5), end - begin, 1, **look))
     upper.set(ylim=(-1.1 * height, 1.8 * height), yticks=[])
     upper.spines["left"].set_visible(False)
     step = model.config.samples_per_embedding / SAMPLE_RATE

@@ -3,16 +3,16 @@
 In a running notebook each option has a button (Tab moves to it, Space presses it), and every choice
 is answered with a sentence: a wrong one says what speaks against it. On GitHub and on paper the
 same questions stand there with their answers folded away. Buttons and not radio buttons, because
-JupyterLab takes the arrow keys that these need for itself.
+JupyterLab takes the arrow keys that these need for itself. The questions are in `quizzes/`.
 """
 
+import tomllib
 from dataclasses import dataclass
 from html import escape
+from pathlib import Path
 from string import ascii_lowercase
 
 from ipywidgets import HTML, Button, HBox, Layout, VBox
-
-from tiny_asr.course.checks import lesson_of
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,12 @@ class Quiz(VBox):
         return "\n\n".join(parts)
 
 
+def questions(identifier: str) -> list[Question]:
+    """The questions of a notebook, by its number: "01"."""
+    file = Path(__file__).parent / "quizzes" / f"lesson_{identifier}.toml"
+    return [Question(**each) for each in tomllib.loads(file.read_text("utf-8"))["question"]]
+
+
 def quiz(identifier: str) -> Quiz:
     """The quiz of a notebook, by its number: "01"."""
-    return Quiz(lesson_of(identifier).QUIZ)
+    return Quiz(questions(identifier))

@@ -1,4 +1,4 @@
-"""Notebook 01, pre-processing: judges of the exercises, and the quiz."""
+"""Notebook 01, pre-processing: judges of the exercises."""
 
 import math
 
@@ -6,8 +6,7 @@ import numpy as np
 import torch
 from transformers.audio_utils import hertz_to_mel, mel_to_hertz
 
-from tiny_asr.course.checks import exercise, expect
-from tiny_asr.course.quiz import Question
+from tiny_asr.course.checks import ask, exercise
 from tiny_asr.shapes import SAMPLE_RATE
 
 
@@ -16,18 +15,17 @@ def cost(numbers) -> str:
     """numbers(seconds, rate, hop, bins) -> how many numbers a log-mel spectrogram has."""
     cases = ((1, 16_000, 160, 80), (3, 16_000, 160, 128), (2, 8_000, 80, 40), (2, 16_000, 320, 80))
     for seconds, rate, hop, bins in cases:
-        frames = seconds * rate // hop
+        frames, at_each_sample = seconds * rate // hop, seconds * rate * bins
         causes = {
-            "there is one column of bins every `hop` samples, not at every sample": seconds
-            * (rate * bins),
+            "there is one column of bins every `hop` samples, not at every sample": at_each_sample,
             "100 frames a second are right for 16 000 / 160 only: use `rate` and `hop`": (
                 seconds * 100 * bins
             ),
             "these are the frames; each holds `bins` numbers": frames,
             "these are the numbers of one second": rate // hop * bins,
         }
-        call = f"numbers({seconds}, {rate}, {hop}, {bins})"
-        expect(call, numbers(seconds, rate, hop, bins), frames * bins, causes)
+        right = frames * bins
+        ask("numbers", numbers, seconds, rate, hop, bins, expected=right, causes=causes)
     return "A second of sound is 16 000 samples, but 8 000 numbers of 80 mel bins."
 
 
@@ -36,18 +34,19 @@ def alias(heard) -> str:
     """heard(frequency, rate) -> the pitch in Hz of a tone sampled without a filter."""
     for frequency in (1_000, 5_000, 8_000, 9_000, 15_000, 17_000, 30_000):
         rest = frequency % SAMPLE_RATE
-        beyond = frequency > SAMPLE_RATE
-        again = "tones above the rate itself begin again from 0: take the remainder first"
+        mirrored = "below half the rate a tone comes out as it is"
+        if frequency > SAMPLE_RATE:
+            mirrored = "tones above the rate itself begin again from 0: take the remainder first"
         causes = {
             "what is above half the rate is mirrored at it": frequency,
             "between half the rate and the rate it is mirrored": rest,
             "it is mirrored at half the rate, not cut off there": SAMPLE_RATE / 2,
-            again if beyond else "below half the rate a tone comes out as it is": SAMPLE_RATE
-            - frequency,
+            mirrored: SAMPLE_RATE - frequency,
         }
-        expected = min(rest, SAMPLE_RATE - rest)
-        expect(f"heard({frequency}, 16000)", heard(frequency, SAMPLE_RATE), expected, causes)
-    expect("heard(5000, 8000)", heard(5_000, 8_000), 3_000, {"`rate` is not 16 000 here": 5_000})
+        right = min(rest, SAMPLE_RATE - rest)
+        ask("heard", heard, frequency, SAMPLE_RATE, expected=right, causes=causes)
+    causes = {"`rate` is not 16 000 here": 5_000}
+    ask("heard", heard, 5_000, 8_000, expected=3_000, causes=causes)
     return "15 kHz and 1 kHz are the same samples."
 
 
@@ -65,8 +64,8 @@ def frames(frame) -> str:
             "each frame should begin `hop` after the last one, not where it ended": apart,
             "rows and columns are exchanged: one row is one frame": right.T,
         }
-        call = f"frame(<{samples} samples 0, 1, 2, ...>, {length}, {hop})"
-        expect(call, frame(signal.clone(), length, hop), right, causes)
+        shown = f"<{samples} samples 0, 1, 2, ...>, {length}, {hop}"
+        ask("frame", frame, signal, length, hop, expected=right, causes=causes, shown=shown)
     return "Neighbours overlap: 25 ms of sound in each, every 10 ms."
 
 
@@ -75,38 +74,27 @@ def mel(hz_to_mel) -> str:
     """hz_to_mel(hertz) -> Slaney's mel of a frequency."""
     # 0 comes last: there a logarithm stops the code, and the line would not say why
     for hertz in (200, 440, 1_000, 2_000, 6_400, 8_000, 0):
-        ratio = max(hertz, 1e-9) / 1_000
-        mixed = "2595 goes with log10 and 1127 with ln; but that is HTK's formula, not ours"
-        curve = 15 + 27 * math.log(ratio) / math.log(6.4)
+        ratio, straight = max(hertz, 1e-9) / 1_000, 3 * hertz / 200
+        log, base, right = math.log(ratio), math.log(6.4), hertz_to_mel(float(hertz), "slaney")
+        htk, no_one = hertz_to_mel(float(hertz), "htk"), 2595 * math.log10(ratio / 0.7)
+        half_log10 = 15 + 27 * math.log10(ratio) / base
         causes = {
-            "this is the formula of HTK; ours is straight below 1000 Hz": hertz_to_mel(
-                float(hertz), "htk"
+            "this is the formula of HTK; ours is straight below 1000 Hz": htk,
+            "HTK's formula has 1 + f / 700; but ours is straight below 1000 Hz": no_one,
+            "2595 goes with log10 and 1127 with ln; but that is HTK's formula, not ours": (
+                2595 * math.log(1 + hertz / 700)
             ),
-            "HTK's formula has 1 + f / 700; but ours is straight below 1000 Hz": 2595
-            * math.log10(max(hertz, 1e-9) / 700),
-            mixed: 2595 * math.log(1 + hertz / 700),
-            "below 1000 Hz the scale is straight: 3 f / 200": curve,
+            "below 1000 Hz the scale is straight: 3 f / 200": 15 + 27 * log / base,
             "the straight part is upside down: 3 f / 200": 200 * hertz / 3,
-            "above 1000 Hz the scale is logarithmic": 3 * hertz / 200,
-            "the curve above 1000 Hz begins at 15": 27 * math.log(ratio) / math.log(6.4),
-            "the logarithm is to be divided by ln 6.4": 15 + 27 * math.log(ratio),
-            "divide by ln 6.4, not by 6.4": 15 + 27 * math.log(ratio) / 6.4,
+            "above 1000 Hz the scale is logarithmic": straight,
+            "the curve above 1000 Hz begins at 15": 27 * log / base,
+            "the logarithm is to be divided by ln 6.4": 15 + 27 * log,
+            "divide by ln 6.4, not by 6.4": 15 + 27 * log / 6.4,
             "the logarithm is to the base 6.4, not 10": 15 + 27 * math.log10(ratio),
-            "one logarithm is to the base 10: take ln (`math.log`) for both": 15
-            + 27 * math.log10(ratio) / math.log(6.4),
+            "one logarithm is to the base 10: take ln (`math.log`) for both": half_log10,
         }
-        right = hertz_to_mel(float(hertz), "slaney")
-        expect(f"hz_to_mel({hertz})", hz_to_mel(hertz), right, causes)
+        ask("hz_to_mel", hz_to_mel, hertz, expected=right, causes=causes)
     return "The first 1000 Hz are 15 mel; the next 7000 only 30 more."
-
-
-def _triangles(corners: np.ndarray, frequencies: np.ndarray) -> np.ndarray:
-    """(M, K), by interpolation: another way than the solution's."""
-    rows = []
-    for left, middle, right in zip(corners, corners[1:], corners[2:], strict=False):
-        row = np.interp(frequencies, [left, middle, right], [0, 1, 0], 0, 0)
-        rows.append(row * 2 / (right - left))
-    return np.array(rows)
 
 
 @exercise("01-filters")
@@ -117,22 +105,26 @@ def filters(mel_filters) -> str:
     whole = (mel_to_hertz(points, "slaney"), np.linspace(0, SAMPLE_RATE / 2, 201))
     for corners, frequencies in (toy, whole):
         corners, frequencies = np.array(corners), np.array(frequencies)
-        left, middle, right = (corners[i : len(corners) - 2 + i, None] for i in range(3))
+        triples = list(zip(corners, corners[1:], corners[2:], strict=False))
+        # By interpolation: another way than the solution's.
+        expected = [np.interp(frequencies, each, [0, 1, 0], 0, 0) for each in triples]
+        left, middle, right = np.array(triples).T[..., None]
+        area = 2 / (right - left)
+        expected = np.array(expected) * area
         rising = (frequencies - left) / (middle - left)
         falling = (right - frequencies) / (right - middle)
-        area, half = 2 / (right - left), np.where(frequencies <= middle, rising, 0)
-        expected = _triangles(corners, frequencies)
+        below, larger = np.minimum(rising, falling), np.maximum(rising, falling)
+        half = np.where(frequencies <= middle, rising, 0)
         causes = {
             "these triangles are 1 high; scale each by 2 / (right - left)": expected / area,
-            "outside its triangle a filter is 0, never negative": np.minimum(rising, falling)
-            * area,
-            "take the smaller of the two slopes": np.maximum(rising, falling).clip(0) * area,
+            "outside its triangle a filter is 0, never negative": below * area,
+            "take the smaller of the two slopes": larger.clip(0) * area,
             "only the rising slopes are there": half.clip(0) * area,
             "rows and columns are exchanged: one row is one filter": expected.T,
         }
-        call = f"mel_filters(<{len(corners)} corners>, <{len(frequencies)} frequencies>)"
-        came = mel_filters(torch.tensor(corners), torch.tensor(frequencies))
-        expect(call, came, expected, causes)
+        shown = f"<{len(corners)} corners>, <{len(frequencies)} frequencies>"
+        given = torch.tensor(corners), torch.tensor(frequencies)
+        ask("mel_filters", mel_filters, *given, expected=expected, causes=causes, shown=shown)
     return "With 82 corners these are the 80 filters of Whisper."
 
 
@@ -150,75 +142,18 @@ def log(compress) -> str:
         floored = torch.maximum(loud, loud.max() - 8)
         natural = torch.maximum(natural, natural.max() - 8)
         rows = torch.maximum(loud, loud.amax(dim=-1, keepdim=True) - 8)
+        lowered = torch.minimum(loud, loud.max() - 8)
+        decibels = (10 * floored + 4) / 4
         causes = {
             "this is the natural logarithm; take log10": (natural + 4) / 4,
             "nothing may lie more than 8 below the loudest": (loud + 4) / 4,
-            "`minimum` lowers what is loud; `maximum` lifts what is soft": (
-                torch.minimum(loud, loud.max() - 8) + 4
-            )
-            / 4,
+            "`minimum` lowers what is loud; `maximum` lifts what is soft": (lowered + 4) / 4,
             "the loudest value is that of the whole tensor, not of each row": (rows + 4) / 4,
-            "these are decibels: leave out the factor 10, and the 80 dB are 8": (10 * floored + 4)
-            / 4,
+            "these are decibels: leave out the factor 10, and the 80 dB are 8": decibels,
             "add 4 first, then divide: (x + 4) / 4 needs its brackets": floored + 4 / 4,
             "the last step, (x + 4) / 4, is missing": floored,
             "the logarithm of 0 is minus infinity: clamp to 1e-10 first": (power.log10() + 4) / 4,
             "the floor is 8 below the loudest value, not at -8": (loud.clamp(min=-8) + 4) / 4,
         }
-        expect(f"compress({name})", compress(power.clone()), (floored + 4) / 4, causes)
+        ask("compress", compress, power, expected=(floored + 4) / 4, causes=causes, shown=name)
     return "Each step of 1 is now 40 dB, a factor of 10 000 in power."
-
-
-QUIZ = [
-    Question(
-        "A tone of 10 kHz is sampled 16 000 times a second, without a filter. What is heard?",
-        {
-            "nothing: 10 kHz is too high for 16 kHz": "It does not vanish. To be rid of it, it "
-            "must be filtered out before sampling.",
-            "a tone of 10 kHz": "Samples at 16 kHz can hold nothing above 8 kHz.",
-            "a tone of 6 kHz": "It is mirrored at 8 kHz: 16 - 10 = 6.",
-            "a tone of 2 kHz": "It lies 2 kHz above the half rate, so it comes out 2 kHz below it.",
-        },
-        "c",
-    ),
-    Question(
-        "What happens when a recording is stored with 8 bits instead of 16?",
-        {
-            "its high frequencies are lost": "That is what a lower sampling rate does.",
-            "a hiss is added": "Rounding adds noise, about 6 dB more of it for each bit less.",
-            "it gets shorter": "The number of samples stays the same.",
-        },
-        "b",
-    ),
-    Question(
-        "Why is each frame multiplied with a window before its spectrum is taken?",
-        {
-            "to make neighbouring frames join without a gap": "They overlap anyway.",
-            "to make the computation faster": "It is one multiplication more.",
-            "so that the cut edges do not smear each tone over all frequencies": "A hard cut is a "
-            "sudden jump, and a jump holds all frequencies.",
-        },
-        "c",
-    ),
-    Question(
-        "Why are the mel filters narrow at low frequencies and wide at high ones?",
-        {
-            "the ear tells low pitches apart better than high ones": "That is what the mel scale "
-            "was measured from.",
-            "speech has nothing above 4 kHz": "An s lies almost wholly above 4 kHz.",
-            "wide filters are cheaper": "Each filter costs the same; there are 80 of them anyway.",
-        },
-        "a",
-    ),
-    Question(
-        "Can the waveform be computed back from its log-mel spectrogram?",
-        {
-            "yes, exactly: it holds 8 000 numbers a second": "A second of sound has 16 000, and "
-            "the phase is not among the 8 000.",
-            "no: the phase and the fine structure within a band are gone": "That is why it sounds "
-            "whispered when noise is shaped by it.",
-            "no, not even roughly": "The words can be understood well: you heard it.",
-        },
-        "b",
-    ),
-]

@@ -1,11 +1,11 @@
-"""Notebook 04, the decoder: judges of the exercises, and the quiz."""
+"""Notebook 04, the decoder: judges of the exercises."""
 
 import re
 
 import torch
+from torch.nn import functional as F
 
-from tiny_asr.course.checks import Wrong, exercise, expect
-from tiny_asr.course.quiz import Question
+from tiny_asr.course.checks import Wrong, ask, exercise, expect
 
 
 @exercise("04-splice")
@@ -17,6 +17,10 @@ def splice(put_together) -> str:
         before, after = torch.tensor(ids), torch.tensor(tail)
         audio = -1 - torch.arange(4.0 * length).view(length, 4)
         first, last = table[before], table[after]
+        parts = first, audio, last
+        beside, deep = [], []
+        if len(first) == length == len(last):
+            beside, deep = torch.cat(parts, dim=1), torch.stack(parts)
         causes = {
             "the audio stands after the whole prompt; it belongs between its two halves": torch.cat(
                 [first, last, audio]
@@ -27,15 +31,9 @@ def splice(put_together) -> str:
             "the half after the audio is missing": torch.cat([first, audio]),
             "the half before the audio is missing": torch.cat([audio, last]),
             "the two halves are exchanged": torch.cat([last, audio, first]),
-            "it lies on its side: positions are rows, join along dimension 0": torch.cat(
-                [first, audio, last]
-            ).T,
-            "positions are rows: join along dimension 0, not dimension 1": (
-                torch.cat([first, audio, last], dim=1) if len(first) == length == len(last) else []
-            ),
-            "`torch.stack` puts a new dimension before the rows; `torch.cat` joins them": (
-                torch.stack([first, audio, last]) if len(first) == length == len(last) else []
-            ),
+            "it lies on its side: positions are rows, join along dimension 0": torch.cat(parts).T,
+            "positions are rows: join along dimension 0, not dimension 1": beside,
+            "`torch.stack` puts a new dimension before the rows; `torch.cat` joins them": deep,
         }
         call = f"put_together({ids}, <{length} audio embeddings>, {tail}, <table 10 x 4>)"
         try:
@@ -47,7 +45,7 @@ def splice(put_together) -> str:
                 f"{call} stopped with {error}. Likely cause: ids are joined with embeddings; look "
                 "them up first, `table[before]`"
             ) from error
-        expect(call, came, torch.cat([first, audio, last]), causes)
+        expect(call, came, torch.cat(parts), causes)
     return "That is all there is to it: no token stands for the sound."
 
 
@@ -58,27 +56,25 @@ def mask(attention_weights) -> str:
     cases = {"[[1, 5], [0, 0]]": torch.tensor([[1.0, 5.0], [0.0, 0.0]]), "<5 x 5 scores>": drawn}
     for name, scores in cases.items():
         past = torch.ones_like(scores).tril().bool()
-        right = scores.masked_fill(~past, -torch.inf).softmax(dim=1)
+        hidden, all_seen = scores.masked_fill(~past, -torch.inf), scores.softmax(dim=1)
+        right, zeros = hidden.softmax(dim=1), (scores * past).softmax(dim=1)
+        strict, wrong_half = (scores.masked_fill(m, -torch.inf) for m in (past.T, ~past.T))
         causes = {
-            "nothing is hidden: each position sees those after it, too": scores.softmax(dim=1),
+            "nothing is hidden: each position sees those after it, too": all_seen,
             "the wrong half is hidden: each position sees only itself and what comes after": (
-                scores.masked_fill(past.T.logical_not(), -torch.inf).softmax(dim=1)
+                wrong_half.softmax(dim=1)
             ),
-            "hide before the softmax, not after it: each row must add up to 1": (
-                scores.softmax(dim=1) * past
-            ),
-            "a score of 0 is no weight of 0, for exp(0) is 1; hide with minus infinity": (
-                (scores * past).softmax(dim=1)
-            ),
+            "hide before the softmax, not after it: each row must add up to 1": all_seen * past,
+            "a score of 0 is no weight of 0, for exp(0) is 1; hide with minus infinity": zeros,
             "a position may look at itself; the first one has nothing else, hence the nan": (
-                scores.masked_fill(past.T, -torch.inf).softmax(dim=1)
+                strict.softmax(dim=1)
             ),
             "the softmax runs along each row, dim=1: one row is one position that looks": (
-                scores.masked_fill(~past, -torch.inf).softmax(dim=0)
+                hidden.softmax(dim=0)
             ),
         }
-        came = attention_weights(scores.clone())
-        expect(f"attention_weights({name})", came, right, causes)
+        given = {"expected": right, "causes": causes, "shown": name}
+        ask("attention_weights", attention_weights, scores, **given)
     return "The first position can only look at itself, so its weight is 1."
 
 
@@ -87,30 +83,32 @@ def sampling(probabilities) -> str:
     """probabilities(logits, temperature, k) -> (V,): softmax of logits / T among the k largest."""
     logits = torch.tensor([2.0, -1.0, 0.5, 3.0, 0.0, 1.5])
     for temperature, k in ((1.0, 6), (0.5, 6), (2.0, 6), (1.0, 2), (0.7, 3), (1.0, 1)):
-        scaled = logits / temperature
-        ranks = scaled.argsort(descending=True).argsort()
+        scaled, ordered = logits / temperature, logits.sort(descending=True).values / temperature
+        ranks = logits.argsort(descending=True).argsort()
         best, all_of_them = ranks < k, scaled.softmax(dim=0)
-        right = scaled.masked_fill(~best, -torch.inf).softmax(dim=0)
-        times = (logits * temperature).masked_fill(~best, -torch.inf).softmax(dim=0)
+
+        def among(kept, scores=scaled):
+            return scores.masked_fill(~kept, -torch.inf).softmax(dim=0)
+
         causes = {
-            "divide the logits by the temperature, don't multiply": times,
-            "the temperature is not used": logits.masked_fill(~best, -torch.inf).softmax(dim=0),
+            "divide the logits by the temperature, don't multiply": (
+                among(best, logits * temperature)
+            ),
+            "the temperature is not used": among(best, logits),
             "only the k likeliest may keep a chance": all_of_them,
             "what is left must add up to 1 again": all_of_them * best,
             "a logit of 0 is no chance of 0; hide the others with minus infinity": (
                 (scaled * best).softmax(dim=0)
             ),
             "the k-th largest is gone, too: hide what is `<` the least of the k, not `<=`": (
-                scaled.masked_fill(ranks >= k - 1, -torch.inf).softmax(dim=0)
+                among(ranks < k - 1)
             ),
             "one token too many is left: counted from 0, the k-th largest is number k - 1": (
-                scaled.masked_fill(ranks > k, -torch.inf).softmax(dim=0)
+                among(ranks <= k)
             ),
-            "these are the k least likely; keep the likeliest": (
-                scaled.masked_fill(ranks < 6 - k, -torch.inf).softmax(dim=0)
-            ),
+            "these are the k least likely; keep the likeliest": among(ranks >= 6 - k),
             "these are the chances of the k alone; return one for each of the V tokens": (
-                scaled.sort(descending=True).values[:k].softmax(dim=0)
+                ordered[:k].softmax(dim=0)
             ),
         }
         call = f"probabilities([2, -1, 0.5, 3, 0, 1.5], {temperature}, {k})"
@@ -123,7 +121,7 @@ def sampling(probabilities) -> str:
                 f"{call} stopped with {error}. Likely cause: counted from 0, the k-th largest is "
                 "number k - 1"
             ) from error
-        expect(call, came, right, causes)
+        expect(call, came, among(best), causes)
     return "A small temperature or a small k: in the limit, both are greedy."
 
 
@@ -144,7 +142,7 @@ def _speaker(script: list[int], prompt: list[int], most: int):
             )
         known, told = ids[: len(prompt)], ids[len(prompt) :]
         follow = [*script, 0][len(told)] if told == script[: len(told)] else 2
-        return torch.nn.functional.one_hot(torch.tensor(follow if known == prompt else 2), 10) * 5.0
+        return F.one_hot(torch.tensor(follow if known == prompt else 2), 10) * 5.0
 
     return next_logits
 
@@ -171,7 +169,6 @@ def greedy(write) -> str:
             "give next_logits the prompt and all new tokens, not only the new ones": [2] * most,
             "the list `prompt` grew: work on a copy of it, list(prompt)": [],
         }
-        causes = {cause: value for cause, value in causes.items() if value != right}
         says = "8, 3, 8, 3 and so on" if script is endless else f"{script}, then the end"
         call = f"write(<says {says}>, {prompt}, end=0, most={most})"
         given = list(prompt)
@@ -191,85 +188,17 @@ def greedy(write) -> str:
 @exercise("04-perplexity")
 def perplexity(perplexity_of) -> str:
     """perplexity(log_probabilities) -> exp of minus their mean: a number."""
-    cases = {
-        "ln [0.25, 0.25, 0.25]": torch.tensor([0.25, 0.25, 0.25]).log(),
-        "ln [0.5, 0.125]": torch.tensor([0.5, 0.125]).log(),
-        "ln [0.9, 0.01, 0.6, 1]": torch.tensor([0.9, 0.01, 0.6, 1.0]).log(),
-    }
-    for name, logs in cases.items():
-        right = float((-logs.mean()).exp())
+    for chances in ([0.25, 0.25, 0.25], [0.5, 0.125], [0.9, 0.01, 0.6, 1]):
+        logs = torch.tensor(chances).log()
+        mean, first_exp = -logs.mean(), (-logs).exp().mean()
         causes = {
-            "the minus sign is missing": float(logs.mean().exp()),
-            "this is the mean surprise; its exponential is asked for": float(-logs.mean()),
-            "take the mean, not the sum: long texts are not worse": float((-logs.sum()).exp()),
-            "first the mean of the logarithms, then exp; not the other way round": float(
-                (-logs).exp().mean()
-            ),
-            "these are natural logarithms: take exp, not a power of 2": float(2 ** (-logs.mean())),
-            "the mean is over logarithms, not over probabilities": float(1 / logs.exp().mean()),
+            "the minus sign is missing": (-mean).exp(),
+            "this is the mean surprise; its exponential is asked for": mean,
+            "take the mean, not the sum: long texts are not worse": (-logs.sum()).exp(),
+            "first the mean of the logarithms, then exp; not the other way round": first_exp,
+            "these are natural logarithms: take exp, not a power of 2": 2**mean,
+            "the mean is over logarithms, not over probabilities": 1 / logs.exp().mean(),
         }
-        causes = {cause: value for cause, value in causes.items() if abs(value - right) > 1e-3}
-        expect(f"perplexity({name})", perplexity_of(logs.clone()), right, causes)
+        given = {"expected": mean.exp(), "causes": causes, "shown": f"ln {chances}"}
+        ask("perplexity", perplexity_of, logs, **given)
     return "Always 1 in 4 is a perplexity of 4: like a fair choice among four tokens."
-
-
-QUIZ = [
-    Question(
-        "Somebody says a name that no training text ever held. Can the decoder write it?",
-        {
-            "no: it has no token for it": "It writes pieces of words, and each single byte is a "
-            "token, too.",
-            "yes: in shorter pieces, if need be byte by byte": "More tokens, each less likely, but "
-            "never impossible.",
-            "only after the tokenizer is trained again": "That would change every id, and the "
-            "decoder with it.",
-        },
-        "b",
-    ),
-    Question(
-        "One pass over prompt, audio and the whole text gives the same next-token probabilities as "
-        "writing token by token. Why?",
-        {
-            "attention works on one position at a time": "It works on all of them at once.",
-            "the weights are frozen": "They are the same in both cases, frozen or not.",
-            "no position sees what comes after it, so later tokens change nothing": "You measured "
-            "it: the upper triangle was empty. Training lives off this.",
-        },
-        "c",
-    ),
-    Question(
-        "What does a KV cache save?",
-        {
-            "computing positions again that were computed before": "Each new token then costs one "
-            "position instead of all.",
-            "memory": "On the contrary: keys and values of all positions stay in memory.",
-            "the vocabulary matrix": "It is needed for every token that is written.",
-        },
-        "a",
-    ),
-    Question(
-        "Why does a recogniser write greedily, and a story-teller not?",
-        {
-            "greedy search is faster than drawing": "Both cost the same: one token is chosen from "
-            "the same probabilities.",
-            "there is one right transcript, but many good stories": "Every draw away from the "
-            "likeliest token is a chance of an error; a story only loops without them.",
-            "greedy search always finds the likeliest text": "It takes the likeliest token at each "
-            "step; another beginning may lead to a likelier whole.",
-        },
-        "b",
-    ),
-    Question(
-        "With another clip's audio in the prompt, the true text surprises the decoder more than it "
-        "surprises the bare language model, which hears nothing. What does this show?",
-        {
-            "that the decoder ignores the audio": "Then it would make no difference.",
-            "that the decoder does not know English": "As a bare language model it has nothing but "
-            "English to go by, and does better.",
-            "that the projector is broken": "With the right audio the surprise is small.",
-            "that it trusts what it hears, even against the truth": "It would rather write the "
-            "other clip's words.",
-        },
-        "d",
-    ),
-]

@@ -1,4 +1,4 @@
-"""Notebook 05, training: judges of the exercises, and the quiz."""
+"""Notebook 05, training: judges of the exercises."""
 
 import math
 from collections.abc import Callable
@@ -6,14 +6,14 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
-from tiny_asr.course.checks import Wrong, attempted, describe, exercise, expect
-from tiny_asr.course.quiz import Question
+from tiny_asr.course.checks import Wrong, ask, attempted, describe, exercise, expect
 from tiny_asr.shapes import IGNORE
 from tiny_asr.training.settings import TrainingSettings, learning_rate_at
 
 
-def _padded(rows: list[list[int]], fill: int) -> Tensor:
+def _padded(rows: list[list[int]], fill: int = IGNORE) -> Tensor:
     """Rows of numbers side by side: (B, L)."""
     width = max(map(len, rows))
     return torch.tensor([row + [fill] * (width - len(row)) for row in rows])
@@ -24,25 +24,21 @@ def mask(make_labels) -> str:
     """make_labels(texts, end) -> (B, L): each text and the end token, padded with -100."""
     for texts, end in (([[5, 6, 7], [8]], 2), ([[9]], 3), ([[4, 4], [], [1, 2, 3, 4]], 0)):
         ended = [[*text, end] for text in texts]
-        right = _padded(ended, IGNORE)
-        short = _padded(texts, IGNORE)
-        late = [[*row, *[IGNORE] * (right.shape[1] - len(row) - 1), end] for row in texts]
+        right, width = _padded(ended), max(map(len, ended))
+        late = [[*text, *[IGNORE] * (width - len(text) - 1), end] for text in texts]
+        before = [[IGNORE] * (width - len(row)) + row for row in ended]
+        shorter = _padded([[*text[1:], end] for text in texts])
+        hidden = torch.full_like(right, IGNORE)
         causes = {
-            "the end token is missing: the model would never learn to stop": short,
-            "padding with 0 makes token 0 a target; -100 is left out by the loss": _padded(
-                ended, 0
+            "the end token is missing: the model would never learn to stop": _padded(texts),
+            "padding with 0 makes token 0 a target; -100 is left out by the loss": (
+                _padded(ended, 0)
             ),
             "padding with the end token makes every padded place a target": _padded(ended, end),
             "the end token comes right after the text, the padding after it": torch.tensor(late),
-            "only the padding is -100; the text is what shall be learnt": torch.where(
-                right == IGNORE, right, torch.full_like(right, IGNORE)
-            ),
-            "the first token is a label, too: the prompt's last position predicts it": _padded(
-                [[*text[1:], end] for text in texts], IGNORE
-            ),
-            "the padding comes behind the text, not before it": torch.tensor(
-                [[IGNORE] * (right.shape[1] - len(row)) + row for row in ended]
-            ),
+            "only the padding is -100; the text is what shall be learnt": hidden,
+            "the first token is a label, too: the prompt's last position predicts it": shorter,
+            "the padding comes behind the text, not before it": torch.tensor(before),
             "one row for each transcript; `pad_sequence` needs batch_first=True for it": right.T,
             "the rows are not padded: each needs -100 up to the length of the longest": ended,
         }
@@ -62,48 +58,54 @@ def mask(make_labels) -> str:
     return "This is what `model.processor.labels` makes of a batch of transcripts."
 
 
+class _ByHand(TorchFunctionMode):
+    """While it is on, `F.cross_entropy` is refused, whoever calls it."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function is F.cross_entropy:
+            raise Wrong(
+                "your code leaves the work to F.cross_entropy; expected it by hand: softmax, "
+                "logarithm, mean"
+            )
+        return function(*args, **(kwargs or {}))
+
+
 @exercise("05-entropy")
 def entropy(cross_entropy) -> str:
     """cross_entropy(logits, labels) -> mean over the labels that are not -100."""
-    generator = torch.Generator().manual_seed(0)
     toy = torch.tensor([[0.0, 0.0], [2.0, 0.0], [1.0, 3.0]])
-    noise = 4 * torch.randn(6, 9, generator=generator)
+    noise = 4 * torch.randn(6, 9, generator=torch.Generator().manual_seed(0))
+    # At 1000 a float32 has steps of 6e-5; the loss of 3 is large beside them.
+    large = torch.tensor([[997.0, 1000.0], [0.0, 3.0]])
     cases = {
-        "[[0, 0], [2, 0], [1, 3]], [0, 1, -100]": (toy, torch.tensor([0, 1, IGNORE])),
-        "<6 x 9 scores>, [3, 0, -100, 8, -100, 2]": (
-            noise,
-            torch.tensor([3, 0, IGNORE, 8, IGNORE, 2]),
-        ),
-        "<scores up to 1000>, [0, 1]": (
-            torch.tensor([[1000.0, 990.0], [0.0, 3.0]]),
-            torch.tensor([0, 1]),
-        ),
+        "[[0, 0], [2, 0], [1, 3]], [0, 1, -100]": (toy, [0, 1, IGNORE]),
+        "<6 x 9 scores>, [3, 0, -100, 8, -100, 2]": (noise, [3, 0, IGNORE, 8, IGNORE, 2]),
+        "<scores up to 1000>, [0, 1]": (large, [0, 1]),
     }
-    for name, (logits, labels) in cases.items():
-        counted = labels != IGNORE
-        each = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="none")
-        clamped = logits.log_softmax(1).gather(1, labels.clamp(min=0)[:, None])[:, 0]
-        last = -logits.log_softmax(1)[torch.arange(len(labels)), labels.clamp(min=-1)].mean()
-        plain = logits.exp().div(logits.exp().sum(1, keepdim=True)).log()
-        naive = -plain[counted].gather(1, labels[counted][:, None]).mean()
+    for name, (logits, numbers) in cases.items():
+        labels = torch.tensor(numbers)
+        counted, log_p, places = labels != IGNORE, logits.log_softmax(1), torch.arange(len(labels))
+        each = F.cross_entropy(logits, labels, reduction="none")
+        right, bare = each[counted].mean(), logits[counted, labels[counted]]
+        naive = -(logits.exp() / logits.exp().sum(1, keepdim=True)).log()
+        naive = naive[counted, labels[counted]].mean()
+        overflow = torch.tensor(math.inf) if naive.isfinite() else naive
         causes = {
             "divide by the labels that count, not by all of them": each.sum() / len(labels),
-            "labels of -100 must be left out": -clamped.mean(),
-            "the label -100 took a score from the row's end: leave those rows out": last,
-            "the sign: a probability below 1 has a negative logarithm": -each[counted].mean(),
+            "labels of -100 must be left out": -log_p[places, labels.clamp(min=0)].mean(),
+            "the label -100 took a score from the row's end: leave those rows out": (
+                -log_p[places, labels.clamp(min=-1)].mean()
+            ),
+            "the sign: a probability below 1 has a negative logarithm": -right,
             "this is the sum; the loss is the mean": each.sum(),
             "this is the mean probability, without its logarithm": (-each[counted]).exp().mean(),
-            "take the logarithm of the softmax, not the bare score": -logits[counted]
-            .gather(1, labels[counted][:, None])
-            .mean(),
-            "this is to the base 2; the loss takes the natural logarithm": each[counted].mean()
-            / math.log(2),
-            "e to the power of 1000 is infinite: subtract the row's largest score first": naive
-            if not naive.isfinite()
-            else torch.tensor(math.inf),
+            "take the logarithm of the softmax, not the bare score": -bare.mean(),
+            "this is to the base 2; the loss takes the natural logarithm": right / math.log(2),
+            "e to the power of 1000 is infinite: subtract the row's largest score first": overflow,
         }
-        came = cross_entropy(logits.clone(), labels.clone())
-        expect(f"cross_entropy({name})", came, each[counted].mean(), causes)
+        given = {"expected": right, "causes": causes, "shown": name}
+        with _ByHand():
+            ask("cross_entropy", cross_entropy, logits, labels, **given)
     return "F.cross_entropy does the same, and leaves out -100 by itself."
 
 
@@ -116,9 +118,12 @@ def warmup(rate) -> str:
     )
     for heard in (0, 150, 299, 300, 825, 1350, 2399, 2400, 4500):
         done = (heard - rise) / (total - rise)
-        straight = highest * max(0.0, 1 - done)
-        whole = highest * 0.5 * (1 + math.cos(math.pi * heard / total))
-        causes: dict[str, object] = {}
+
+        def wave(part):
+            return highest * 0.5 * (1 + math.cos(math.pi * part))
+
+        whole, straight = wave(heard / total), highest * max(0.0, 1 - done)
+        causes = {"beyond `total` it stays at 0 and does not rise again": wave(done)}
         if heard < rise:
             causes = {
                 "the rise is missing: below `warmup` it is a straight line": whole,
@@ -129,18 +134,13 @@ def warmup(rate) -> str:
             causes = {
                 "the fall begins where the rise ends: count from `warmup`": whole,
                 "it falls along half a cosine, not a straight line": straight,
-                "half a cosine ends at pi, not at 2 pi": highest
-                * 0.5
-                * (1 + math.cos(2 * math.pi * done)),
-                "a cosine falls from 1 to -1: add 1 and halve it": highest
-                * math.cos(math.pi * done),
+                "half a cosine ends at pi, not at 2 pi": wave(2 * done),
+                "a cosine falls from 1 to -1: add 1 and halve it": 2 * wave(done) - highest,
                 "it falls after the warm-up": highest,
             }
-        else:
-            beyond = highest * 0.5 * (1 + math.cos(math.pi * done))
-            causes = {"beyond `total` it stays at 0 and does not rise again": beyond}
-        call = f"rate({heard}, highest={highest}, warmup={rise}, total={total})"
-        expect(call, rate(heard, highest, rise, total), learning_rate_at(heard, settings), causes)
+        shown = f"{heard}, highest={highest}, warmup={rise}, total={total}"
+        given = {"expected": learning_rate_at(heard, settings), "causes": causes, "shown": shown}
+        ask("rate", rate, heard, highest, rise, total, **given)
     return "This is `learning_rate_at`, which the trainer asks before each step."
 
 
@@ -186,20 +186,20 @@ def clip(clip_gradients) -> str:
     return "Only the length changes, never the direction."
 
 
-def _loop(steps: int, loss_of: Callable, order: str) -> list[float]:
+STEPS = 60
+
+
+def _loop(order: str, loss_of: Callable = F.cross_entropy) -> list[float]:
     """Losses of SGD on one toy batch; `order`: of backward, zero and step in each step."""
     module, inputs, targets = toy_batch()
     optimizer = torch.optim.SGD(module.parameters(), lr=0.5)
     losses = []
-    for _ in range(steps):
+    for _ in range(STEPS):
         loss = loss_of(module(inputs), targets)
         losses.append(loss.item())
+        actions = {"backward": loss.backward, "zero": optimizer.zero_grad, "step": optimizer.step}
         for action in order.split():
-            {
-                "backward": loss.backward,
-                "zero": optimizer.zero_grad,
-                "step": optimizer.step,
-            }[action]()
+            actions[action]()
     return losses
 
 
@@ -213,102 +213,39 @@ def toy_batch() -> tuple[nn.Module, Tensor, Tensor]:
     return module, torch.randn(8, 6, generator=generator), torch.arange(8) % 4
 
 
-def _softmax_first(scores: Tensor, targets: Tensor) -> Tensor:
-    return F.cross_entropy(scores.softmax(dim=-1), targets)
-
-
-def _nll_of_softmax(scores: Tensor, targets: Tensor) -> Tensor:
-    return F.nll_loss(scores.softmax(dim=-1), targets)
-
-
 @exercise("05-overfit")
 def overfit(answer) -> str:
     """overfit(module, inputs, targets, steps) -> the losses, falling to almost nothing."""
-    steps = 60
-    right = _loop(steps, F.cross_entropy, "zero backward step")
+
+    def twice_softmax(scores, targets):
+        return F.cross_entropy(scores.softmax(dim=-1), targets)
+
+    def without_log(scores, targets):
+        return F.nll_loss(scores.softmax(dim=-1), targets)
+
+    in_order = "zero backward step"
+    right = _loop(in_order)
     module, inputs, targets = toy_batch()
     seen = []  # the gradients on their way to the weight
     module.weight.register_hook(seen.append)
-    came = answer(module, inputs, targets, steps)
+    came = answer(module, inputs, targets, STEPS)
     still = "`zero_grad` between `backward` and `step` throws the gradients away (first bug)"
     if not seen:
         still = "`backward` is missing, so there is no gradient"
     elif module.weight.grad is not None:
         still = "`step` is missing, or it stands before `backward`, where there is no gradient yet"
     twice = "`F.cross_entropy` does the softmax itself; give it the raw scores (second bug)"
+    late = "`step` comes before `backward`, so it uses the gradients of the step before"
+    nll = "`F.nll_loss` wants logarithms; keep `F.cross_entropy`, and leave out the softmax"
     causes = {
-        still: _loop(steps, F.cross_entropy, ""),
-        twice: _loop(steps, _softmax_first, "zero backward step"),
-        f"{still}; and the softmax is done twice (second bug)": _loop(steps, _softmax_first, ""),
-        "without zero_grad the gradients of all steps add up": _loop(
-            steps, F.cross_entropy, "backward step"
-        ),
-        "`step` comes before `backward`, so it uses the gradients of the step before": _loop(
-            steps, F.cross_entropy, "step zero backward"
-        ),
-        "`F.nll_loss` wants logarithms; keep `F.cross_entropy`, and leave out the softmax": _loop(
-            steps, _nll_of_softmax, "zero backward step"
-        ),
+        still: _loop(""),
+        twice: _loop(in_order, twice_softmax),
+        f"{still}; and the softmax is done twice (second bug)": _loop("", twice_softmax),
+        "without zero_grad the gradients of all steps add up": _loop("backward step"),
+        late: _loop("step zero backward"),
+        nll: _loop(in_order, without_log),
         "`return` stands in the loop and ends it after one step": right[:1],
         "this is the last loss alone; return the list of all": right[-1],
     }
-    expect(f"overfit(<layer>, <8 inputs>, <8 targets>, steps={steps})", came, right, causes)
+    expect(f"overfit(<layer>, <8 inputs>, <8 targets>, steps={STEPS})", came, right, causes)
     return f"From {right[0]:.2f} to {right[-1]:.2f}: a loop that can learn eight things by heart."
-
-
-QUIZ = [
-    Question(
-        "The decoder is frozen. Why must the backward pass still go through it?",
-        {
-            "it need not: it is skipped, which saves the time": "The projector lies before the "
-            "decoder. Without the way back there would be no gradient at all.",
-            "the projector's gradient comes from the loss, which lies behind the decoder": "The "
-            "decoder's own weights get none, so half of the backward work is saved, not all.",
-            "so that the decoder's weights can be updated a little": "They have no gradient, and "
-            "the optimiser does not know them.",
-        },
-        "b",
-    ),
-    Question(
-        "Why do the audio positions and the prompt carry the label -100?",
-        {
-            "the loss leaves -100 out: there is nothing to predict there": "Only the text and its "
-            "end are the decoder's to write.",
-            "-100 is the id of the padding token": "No token has a negative id. It is a mark for "
-            "the loss, and never reaches the embedding table.",
-            "so that their loss counts a hundred times": "It does not count at all.",
-        },
-        "a",
-    ),
-    Question(
-        "A loss has stayed at the height of a language model that hears nothing, for the first few "
-        "hundred clips. What is the first thing to do?",
-        {
-            "raise the learning rate ten times": "Perhaps, but you would be guessing.",
-            "make the projector larger": "It is large enough: nothing was learnt yet.",
-            "see whether the same code overfits one batch": "If it does, the parts are wired up "
-            "rightly and patience may help. If not, no patience will.",
-        },
-        "c",
-    ),
-    Question(
-        "What do length buckets save?",
-        {
-            "memory on the disk": "The clips stay as they are.",
-            "computing on padding": "Clips of like lengths need little of it.",
-            "steps until the cliff": "The order of the clips hardly matters for that.",
-        },
-        "b",
-    ),
-    Question(
-        "A run was killed between two checkpoints, and resumed. What is lost?",
-        {
-            "everything since the beginning": "Then a checkpoint would be of no use.",
-            "the optimiser's moments: it must warm up again": "They are part of the checkpoint, "
-            "and so are the place in the data and the random state.",
-            "the time since the last checkpoint, and nothing else": "The steps are done again, "
-            "and give the same numbers.",
-        },
-        "c",
-    ),
-]

@@ -1,4 +1,4 @@
-"""Notebook 06, evaluation: judges of the exercises, and the quiz."""
+"""Notebook 06, evaluation: judges of the exercises."""
 
 import re
 import string
@@ -7,8 +7,7 @@ import jiwer
 import numpy as np
 import torch
 
-from tiny_asr.course.checks import describe, exercise, expect
-from tiny_asr.course.quiz import Question
+from tiny_asr.course.checks import ask, exercise
 
 
 def _fewest(said: list[str], heard: list[str], substitution: float = 1, free: str = "") -> float:
@@ -45,24 +44,22 @@ def edits(answer) -> str:
         if a and b:  # another way than the solution's
             found = jiwer.process_words(said, heard)
             right = found.substitutions + found.deletions + found.insertions
-        longer = abs(len(a) - len(b))
+        longer, first_row = abs(len(a) - len(b)), _fewest(a, b, free="row")
+        by_place = longer + sum(x != y for x, y in zip(a, b, strict=False))
+        as_sets = max(len(set(a) - set(b)), len(set(b) - set(a)))
+        first_column = _fewest(a, b, free="column")
         causes = {
-            "comparing place by place: after one missing word everything is shifted": longer
-            + sum(x != y for x, y in zip(a, b, strict=False)),
+            "comparing place by place: after one missing word everything is shifted": by_place,
             "a substitution is one error, not two": _fewest(a, b, substitution=2),
-            "row 0 is not all 0: from nothing to j words it takes j insertions": _fewest(
-                a, b, free="row"
-            ),
-            "column 0 is not all 0: from i words to nothing it takes i deletions": _fewest(
-                a, b, free="column"
-            ),
+            "row 0 is not all 0: from nothing to j words it takes j insertions": first_row,
+            "column 0 is not all 0: from i words to nothing it takes i deletions": first_column,
             "a word may be left out: the way from above is missing": _fewest(a, b, free="above"),
             "a word may be added: the way from the left is missing": _fewest(a, b, free="left"),
-            "the order of the words counts, too": max(len(set(a) - set(b)), len(set(b) - set(a))),
+            "the order of the words counts, too": as_sets,
             "this is only the difference of the lengths": longer,
             "return the number in the last cell, not divided by anything": right / max(len(a), 1),
         }
-        expect(f"edits({a}, {b})", answer(list(a), list(b)), right, causes)
+        ask("edits", answer, a, b, expected=right, causes=causes)
     return "S + D + I, without trying out every way to lay the two side by side."
 
 
@@ -71,23 +68,22 @@ def wer(answer) -> str:
     """wer(errors, words) -> all errors / all words."""
     cases = (([1, 2], [10, 4]), ([0, 3, 0], [20, 2, 8]), ([2, 0, 1], [6, 3, 0]), ([3, 4], [1, 2]))
     for errors, words in cases:
-        total = sum(errors) / sum(words)
-        rates = [e / w for e, w in zip(errors, words, strict=True) if w]
+        total, clips = sum(errors) / sum(words), list(zip(errors, words, strict=True))
+        rates = [e / w for e, w in clips if w]
+        with_words, at_least_one = sum(e for e, w in clips if w), sum(max(1, w) for w in words)
         causes = {
             "a WER has no upper limit: words that nobody said count, too": min(1, total),
             "this is the mean of the clips' rates; sum first, divide once": sum(rates) / len(rates),
-            "the mean of the clips' rates is another number; sum first, divide once": sum(rates)
-            / len(words),
+            "the mean of the clips' rates is another number; sum first, divide once": (
+                sum(rates) / len(words)
+            ),
             "a fraction is asked for, not per cent": 100 * total,
             "this is the share of clips with an error": sum(e > 0 for e in errors) / len(errors),
             "divide by the words, not by the clips": sum(errors) / len(errors),
-            "a clip without words adds 0 words, not 1": sum(errors) / sum(max(1, w) for w in words),
-            "errors count in clips without words as well": sum(
-                e for e, w in zip(errors, words, strict=True) if w
-            )
-            / sum(words),
+            "a clip without words adds 0 words, not 1": sum(errors) / at_least_one,
+            "errors count in clips without words as well": with_words / sum(words),
         }
-        expect(f"wer({errors}, {words})", answer(list(errors), list(words)), total, causes)
+        ask("wer", answer, errors, words, expected=total, causes=causes)
     return "A clip of 20 words now counts ten times as much as one of 2."
 
 
@@ -103,41 +99,39 @@ def normal(answer) -> str:
         "take_2, please": "take 2 please",
         "\u201cHello\u201d \u2014 he said": "hello he said",
     }
+    ascii_only = set("abcdefghijklmnopqrstuvwxyz0123456789'")
+
+    def spaced(text, kept=lambda c: c.isalnum() or c == "'"):
+        return "".join(c if kept(c) else " " for c in text)
+
+    def single(text):
+        return " ".join(text.split())
+
     for text, right in cases.items():
         lower = text.lower()
-        spaced = "".join(c if c.isalnum() or c == "'" else " " for c in lower)
         plain = "".join(c for c in lower if c.isalnum() or c in "' \n\t")
+        known = lower.translate({ord(c): " " for c in string.punctuation if c != "'"})
+        no_apostrophes = single(spaced(lower).replace("'", ""))
+        no_digits = single(spaced(lower, lambda c: c.isalpha() or c == "'"))
         causes = {
-            "case is still there": " ".join(
-                "".join(c if c.isalnum() or c == "'" else " " for c in text).split()
-            ),
-            "a character that goes leaves a space: twenty-one is two words": " ".join(
-                plain.split()
-            ),
-            "several spaces in a row, or at the ends, are still there": spaced,
-            "several spaces in a row are still there": spaced.strip(),
+            "case is still there": single(spaced(text)),
+            "a character that goes leaves a space: twenty-one is two words": single(plain),
+            "several spaces in a row, or at the ends, are still there": spaced(lower),
+            "several spaces in a row are still there": spaced(lower).strip(),
             "white space at the ends is still there": plain,
-            "apostrophes are to be kept": " ".join(spaced.replace("'", " ").split()),
-            "apostrophes are to be kept, like this one: don't": " ".join(
-                spaced.replace("'", "").split()
-            ),
-            "there is more punctuation than string.punctuation has: ask `isalnum`": " ".join(
-                lower.translate({ord(c): " " for c in string.punctuation if c != "'"}).split()
-            ),
-            "punctuation is still there": " ".join(lower.split()),
+            "apostrophes are to be kept": single(spaced(lower).replace("'", " ")),
+            "apostrophes are to be kept, like this one: don't": no_apostrophes,
+            "there is more punctuation than string.punctuation has: ask `isalnum`": single(known),
+            "punctuation is still there": single(lower),
             "the underscore is no letter, though \\w in a regular expression takes it for one": (
-                " ".join(re.sub(r"[^\w']", " ", lower).split())
+                single(re.sub(r"[^\w']", " ", lower))
             ),
-            "digits are to be kept": " ".join(
-                "".join(c if c.isalpha() or c == "'" else " " for c in lower).split()
-            ),
-            "letters are more than a to z: `isalnum` knows them all": " ".join(
-                "".join(
-                    c if c in "abcdefghijklmnopqrstuvwxyz0123456789'" else " " for c in lower
-                ).split()
+            "digits are to be kept": no_digits,
+            "letters are more than a to z: `isalnum` knows them all": (
+                single(spaced(lower, ascii_only.__contains__))
             ),
         }
-        expect(f"simplify({text!r})", answer(text), right, causes)
+        ask("simplify", answer, text, expected=right, causes=causes, shown=repr(text))
     return "Three rules; Whisper's has hundreds more, most of them spellings."
 
 
@@ -145,44 +139,40 @@ def normal(answer) -> str:
 def bootstrap(answer) -> str:
     """interval(errors, words, draws) -> (low, high) of the middle 95 % of the draws' WERs."""
     rng = np.random.default_rng(0)
-    by_hand = (
-        np.array([1, 0, 2]),
-        np.array([4, 8, 2]),
-        np.array([[0, 0, 1], [2, 1, 2], [1, 1, 1]]),
-    )
     words = rng.integers(2, 20, 40)
-    larger = (rng.binomial(words, 0.3), words, rng.integers(40, size=(500, 40)))
-    calls = ("interval([1, 0, 2], [4, 8, 2], [[0, 0, 1], [2, 1, 2], [1, 1, 1]])",)
-    calls += ("interval(<errors of 40 clips>, <words of 40 clips>, <500 draws>)",)
-    for call, (errors, words, draws) in zip(calls, (by_hand, larger), strict=True):
-        rates = errors[draws].sum(axis=1) / words[draws].sum(axis=1)
-        means = (errors / words)[draws].mean(axis=1)
-        whole = errors[draws].sum(axis=1) / words.sum()
-        flat = errors[draws].sum() / words[draws].sum()
+    larger = rng.binomial(words, 0.3), words, rng.integers(40, size=(500, 40))
+    small = [1, 0, 2], [4, 8, 2], [[0, 0, 1], [2, 1, 2], [1, 1, 1]]
+    cases = {
+        "[1, 0, 2], [4, 8, 2], [[0, 0, 1], [2, 1, 2], [1, 1, 1]]": map(np.array, small),
+        "<errors of 40 clips>, <words of 40 clips>, <500 draws>": larger,
+    }
+    for shown, (errors, words, draws) in cases.items():
+        drawn, of = errors[draws], words[draws]
+        rates, flat = drawn.sum(axis=1) / of.sum(axis=1), drawn.sum() / of.sum()
+        whole, columns = drawn.sum(axis=1) / words.sum(), drawn.sum(axis=0) / of.sum(axis=0)
+        means, bell = (errors / words)[draws].mean(axis=1), 2 * rates.std()
+
+        def middle(values, ends=(2.5, 97.5)):
+            return np.percentile(values, ends)
+
         causes = {
             "this is the mean of the clips' rates; sum the errors and the words of a draw": (
-                np.percentile(means, [2.5, 97.5])
+                middle(means)
             ),
-            "divide by the words of the same draw, not of all clips": np.percentile(
-                whole, [2.5, 97.5]
-            ),
-            "these are the 5th and the 95th percentile: the middle 90 %": np.percentile(
-                rates, [5, 95]
-            ),
-            "np.percentile takes per cent: 2.5 and 97.5": np.percentile(rates, [0.025, 0.975]),
+            "divide by the words of the same draw, not of all clips": middle(whole),
+            "these are the 5th and the 95th percentile: the middle 90 %": middle(rates, [5, 95]),
+            "np.percentile takes per cent: 2.5 and 97.5": middle(rates, [0.025, 0.975]),
             "these are the lowest and the highest rate": [rates.min(), rates.max()],
-            "fractions are asked for, not per cent": np.percentile(100 * rates, [2.5, 97.5]),
+            "fractions are asked for, not per cent": middle(100 * rates),
             "sum over the clips of each draw, axis=1, not over all draws": [flat, flat],
-            "sum over the clips of each draw, axis=1, not axis=0": np.percentile(
-                errors[draws].sum(axis=0) / words[draws].sum(axis=0), [2.5, 97.5]
-            ),
+            "sum over the clips of each draw, axis=1, not axis=0": middle(columns),
             "this is the WER plus and minus two standard deviations": [
-                rates.mean() - 2 * rates.std(),
-                rates.mean() + 2 * rates.std(),
+                rates.mean() - bell,
+                rates.mean() + bell,
             ],
         }
-        came = answer(errors.copy(), words.copy(), draws.copy())
-        expect(call, came, np.percentile(rates, [2.5, 97.5]), causes)
+        given = {"expected": middle(rates), "causes": causes, "shown": shown}
+        ask("interval", answer, errors, words, draws, **given)
     return "No formula, no bell curve: only drawing again."
 
 
@@ -193,33 +183,28 @@ def snr(answer) -> str:
     noise = torch.tensor([0.1, 0.3, -0.1, 0.05])
     for snr_db in (10, 0, -6, 20):
         ratio = 10 ** (snr_db / 10)
-        powers = speech.square().mean() / noise.square().mean()
-
-        def mixed(factor, sound=speech):
-            return sound + factor * noise
-
-        right = mixed((powers / ratio).sqrt())
-        causes = {
-            "a factor multiplies the power by its square: take the square root": mixed(
-                powers / ratio
-            ),
+        loud, soft = speech.square().mean(), noise.square().mean()
+        powers = loud / soft
+        factor = (powers / ratio).sqrt()
+        right, with_20 = speech + factor * noise, powers.sqrt() * 10 ** (-snr_db / 10)
+        no_decibels = (powers / snr_db).sqrt() if snr_db > 0 else 1
+        factors = {
+            "a factor multiplies the power by its square: take the square root": powers / ratio,
             "under the root stand powers, and theirs is 10 ** (snr_db / 10); with / 20 the root is "
-            "taken already": mixed((powers / 10 ** (snr_db / 20)).sqrt()),
-            "the sign: the higher the SNR, the softer the noise": mixed((powers * ratio).sqrt()),
-            "decibels of power are 10 * log10, not 20": mixed(powers.sqrt() * 10 ** (-snr_db / 10)),
-            "the noise's own power matters, too: divide by it": mixed(
-                (speech.square().mean() / ratio).sqrt()
-            ),
-            "the speech's power matters, too": mixed((1 / noise.square().mean() / ratio).sqrt()),
-            "this is the noise alone; add it to the speech": right - speech,
-            "the noise is not scaled": mixed(1),
-            "the speech stays as it is; scale the noise": (right / (powers / ratio).sqrt()),
-            "decibels are a logarithm: the ratio is 10 ** (snr_db / 10)": mixed(
-                (powers / snr_db).sqrt() if snr_db > 0 else 1
-            ),
+            "taken already": (powers / ratio**0.5).sqrt(),
+            "the sign: the higher the SNR, the softer the noise": (powers * ratio).sqrt(),
+            "decibels of power are 10 * log10, not 20": with_20,
+            "the noise's own power matters, too: divide by it": (loud / ratio).sqrt(),
+            "the speech's power matters, too": (1 / soft / ratio).sqrt(),
+            "the noise is not scaled": 1,
+            "decibels are a logarithm: the ratio is 10 ** (snr_db / 10)": no_decibels,
         }
-        came = answer(speech.clone(), noise.clone(), snr_db)
-        expect(f"mix({describe(speech)}, {describe(noise)}, {snr_db})", came, right, causes)
+        causes = {cause: speech + each * noise for cause, each in factors.items()}
+        causes |= {
+            "this is the noise alone; add it to the speech": factor * noise,
+            "the speech stays as it is; scale the noise": right / factor,
+        }
+        ask("mix", answer, speech, noise, snr_db, expected=right, causes=causes)
     return "At 0 dB both are equally strong; each 10 dB less is ten times the noise's power."
 
 
@@ -229,72 +214,13 @@ def rtfx(answer) -> str:
     for sound, took in (([10, 30], [1, 1]), ([60, 60], [2, 6]), ([5], [10])):
         whole = sum(sound) / sum(took)
         each = [s / t for s, t in zip(sound, took, strict=True)]
+        mean = sum(each) / len(each)
         causes = {
             "this is upside down: sound divided by time": 1 / whole,
-            "this is the mean of the batches' speeds; sum first, divide once": sum(each)
-            / len(each),
+            "this is the mean of the batches' speeds; sum first, divide once": mean,
             "this is the fastest batch": max(each),
             "this is only the last batch": each[-1],
             "these are only the seconds of sound": sum(sound),
         }
-        expect(f"rtfx({sound}, {took})", answer(list(sound), list(took)), whole, causes)
+        ask("rtfx", answer, sound, took, expected=whole, causes=causes)
     return "Now say beside it: which device, which number format, which batch."
-
-
-QUIZ = [
-    Question(
-        "Ten words were said. The recogniser wrote those ten and fifteen more. What is the WER?",
-        {
-            "0 %: all words that were said are there": "Added words are errors, too: insertions.",
-            "60 %: 15 of 25 words are wrong": "It is divided by the words said, not by those "
-            "written.",
-            "100 %: it cannot be more": "Insertions are not limited by the number of words said.",
-            "150 %: 15 errors in 10 words": "That is why a recogniser that invents text can be "
-            "worse than one that is switched off.",
-        },
-        "d",
-    ),
-    Question(
-        "Two systems were measured on the same 84 clips. Their intervals overlap. What follows?",
-        {
-            "they are equally good": "The intervals are wide because some clips are hard, and "
-            "those are hard for both.",
-            "nothing yet: look at the difference, clip by clip": "The paired interval may well "
-            "exclude zero: what is hard for both cancels in it.",
-            "the one with the lower WER is better": "Maybe, and maybe it was luck. The paired "
-            "bootstrap tells which.",
-        },
-        "b",
-    ),
-    Question(
-        "How many clips does it take to halve a 95 % interval?",
-        {
-            "twice as many": "That makes it only 1.4 times narrower: the width goes with one over "
-            "the square root.",
-            "four times as many": "The width goes with one over the square root of their number.",
-            "it depends on the WER alone": "The WER matters for the width, but the clips do most.",
-        },
-        "b",
-    ),
-    Question(
-        "With the sound of the clips exchanged, a system has the same WER as before. Why?",
-        {
-            "it does not listen: it only writes likely sentences": "Who listens writes what the "
-            "other clip says, and is wrong nearly everywhere.",
-            "it is robust against noise": "Another clip's sound is no noise: it holds other words.",
-            "the test set is too small": "Even on few clips a listener would come out near 100 %.",
-        },
-        "a",
-    ),
-    Question(
-        "In 28 clips without speech a recogniser wrote nothing, 28 times. How often will it invent "
-        "text in future silence?",
-        {
-            "never": "28 clips cannot show that. One failure in 20 would often go unseen.",
-            "in 0 to 12 % of such clips, at 95 %": "Wilson's interval: no failure seen, but few "
-            "chances to fail.",
-            "it cannot be said at all": "It can: a rate of 50 % would hardly have given 28 of 28.",
-        },
-        "b",
-    ),
-]
