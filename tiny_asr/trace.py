@@ -7,7 +7,7 @@ from html import escape
 import torch
 from torch import Tensor
 
-from tiny_asr.audio import load_audio
+from tiny_asr.audio import leave_out_quiet, load_audio
 from tiny_asr.shapes import AXES, CONTRACT, SAMPLE_RATE, Recorded, keep, record
 
 
@@ -18,11 +18,12 @@ class Trace:
     Attributes:
         stages: stage name -> `Recorded`, in the order of the journey.
         sizes: axis symbol -> size.
-        seconds_of_audio: length of the clip, seconds.
+        seconds_of_audio: length of what went through, seconds.
         text: what the decoder wrote; of an untrained model, meaningless.
         tokens: the written tokens as text pieces, the end token included if it came.
         untrained: the parts of the model with random weights ("encoder", "projector", "decoder").
         names: the model's parts: {"encoder": ..., "decoder": ...}.
+        quiet_seconds: how much quiet of the clip was left out before; see `leave_out_quiet`.
     """
 
     stages: dict[str, Recorded]
@@ -32,6 +33,7 @@ class Trace:
     tokens: list[str]
     untrained: tuple[str, ...]
     names: dict[str, str]
+    quiet_seconds: float = 0.0
 
     def __getitem__(self, name: str) -> Tensor:
         """A stage's tensor by its name in the contract."""
@@ -63,6 +65,9 @@ class Trace:
     def __str__(self) -> str:
         """For a terminal of 80 columns, two lines a stage."""
         lines = []
+        if self.quiet_seconds:
+            whole = self.seconds_of_audio + self.quiet_seconds
+            lines.append(f"{'quiet left out':<18} {self.quiet_seconds:.2f} s of {whole:.2f} s")
         for row in self.table().rows:
             lines.append(f"{row['stage']:<18} {row['shape']:<18} {row['axes']}")
             rate = row["numbers/s"]
@@ -131,12 +136,15 @@ def axes_table() -> Table:
 def trace_clip(model, audio, sampling_rate: int | None = None) -> Trace:
     """Send one clip of at most 30 s through every stage and keep each tensor, float32 on the CPU.
 
+    Long quiet is left out first, as `transcribe` does; the rest goes through in one piece.
+
     Args:
         model: an `ASRModel`.
         audio: anything `load_audio` takes.
         sampling_rate: Hz, for an array without one.
     """
-    waveform = load_audio(audio, sampling_rate)
+    clip = load_audio(audio, sampling_rate)
+    waveform = torch.cat(leave_out_quiet(clip))
     with record(model) as recorder:
         ids = model.generate([waveform])[0]
         keep("token_ids", ids[None])
@@ -155,4 +163,5 @@ def trace_clip(model, audio, sampling_rate: int | None = None) -> Trace:
         tokens=[tokenizer.decode(token) for token in ids],
         untrained=model.untrained,
         names={"encoder": model.config.encoder, "decoder": model.config.decoder},
+        quiet_seconds=(len(clip) - len(waveform)) / SAMPLE_RATE,
     )
