@@ -28,6 +28,11 @@ from tiny_asr.shapes import HOP_LENGTH, MAX_SAMPLES, MAX_SECONDS, SAMPLE_RATE, s
 N_FFT = 400  # 25 ms of sound under one window: a few periods of the lowest voice
 LOWEST_RATE, HIGHEST_RATE = 1_000, 1_000_000  # Hz; a header outside this is broken, not unusual
 QUIET_WINDOW = SAMPLE_RATE // 10  # 0.1 s: longer than a stop consonant, shorter than a pause
+LEVEL_WINDOW = SAMPLE_RATE // 20  # 50 ms: the level of noise is steady over it, a voice's is not
+STEADY_FRAMES = 50  # 0.5 s: in speech the level rises and falls in less
+STEADY_DB, BELOW_DB, FLOOR_DB = 8.0, 6.0, 50.0  # see `leave_out_quiet`
+LONG_QUIET = int(0.8 * SAMPLE_RATE)  # at the edges of read speech there is up to 0.65 s
+QUIET_KEPT = int(0.2 * SAMPLE_RATE)  # longer than the soft sounds that begin and end words
 
 
 def load_audio(source, sampling_rate: int | None = None) -> torch.Tensor:
@@ -141,6 +146,48 @@ def _from_array(array: np.ndarray, rate) -> tuple[np.ndarray, int, str]:
     half = 2.0 ** (8 * array.dtype.itemsize - 1)
     middle = half if array.dtype.kind == "u" else 0.0  # unsigned sound rests at half of its range
     return ((samples - middle) / half).astype(np.float32), rate, name
+
+
+def leave_out_quiet(waveform: torch.Tensor) -> list[torch.Tensor]:
+    """Cut a clip (S,) at both ends of each long quiet: the parts between, as views, in order.
+
+    Models trained on clips that begin with speech take seconds of quiet for "nobody speaks". Quiet
+    is found relative to the clip, by what sets it apart from speech: for 0.5 s its level changes
+    by less than 8 dB (all that lies 50 dB under the loudest 0.1 s counts as equal), at least 6 dB
+    under that loudest. So soft speech beside loud is not quiet, and a steady noise is. Where it
+    lasts over 0.8 s, all of it but 0.2 s beside each sound is left out.
+
+    Whether anybody speaks is not decided here: the loudest part always stays, and a clip that is
+    alike all the way, or whose quiets are short, is returned whole.
+    """
+    _check_clip(waveform, "the clip")
+    if len(waveform) <= LONG_QUIET:
+        return [waveform]
+    windows = waveform.unfold(0, LEVEL_WINDOW, HOP_LENGTH)  # not squared: 3 h would take 0.7 GB
+    norms = torch.linalg.vector_norm(windows, dim=1, dtype=torch.float32)
+    level = 20 * norms.clamp(min=1e-6).log10()[None]  # (1, N) dB
+    loudest = _lowest(level, QUIET_WINDOW // HOP_LENGTH).max()  # one spike does not last 0.1 s
+    level = level.clamp(min=loudest - FLOOR_DB)
+    high, low = F.max_pool1d(level, STEADY_FRAMES, 1), _lowest(level, STEADY_FRAMES)
+    steady = (high - low < STEADY_DB) & (high < loudest - BELOW_DB)
+    quiet = F.max_pool1d(F.pad(steady.float(), [STEADY_FRAMES - 1] * 2), STEADY_FRAMES, 1)[0]
+    change = F.pad(quiet, (1, 1)).diff()
+    begins, ends = (change > 0).nonzero().flatten(), (change < 0).nonzero().flatten()
+    parts, start = [], 0
+    for begin, end in zip(begins.tolist(), ends.tolist(), strict=True):
+        at_start, at_end = begin == 0, end == len(quiet)
+        first = begin * HOP_LENGTH
+        last = len(waveform) if at_end else (end - 1) * HOP_LENGTH + LEVEL_WINDOW
+        if last - first <= LONG_QUIET:
+            continue
+        if not at_start:
+            parts.append(waveform[start : first + QUIET_KEPT])
+        start = last if at_end else last - QUIET_KEPT
+    return parts if start == len(waveform) else [*parts, waveform[start:]]
+
+
+def _lowest(level: torch.Tensor, frames: int) -> torch.Tensor:
+    return -F.max_pool1d(-level, frames, 1)
 
 
 def split_at_silences(waveform: torch.Tensor, max_seconds: float = 30.0) -> list[torch.Tensor]:

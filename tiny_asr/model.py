@@ -23,7 +23,7 @@ from transformers import (
 )
 from transformers.modeling_outputs import CausalLMOutput
 
-from tiny_asr.audio import load_audio, log_mel, pad_batch, split_at_silences
+from tiny_asr.audio import leave_out_quiet, load_audio, log_mel, pad_batch, split_at_silences
 from tiny_asr.config import WEIGHTS, ASRConfig
 from tiny_asr.decoder import TextDecoder, token_loss
 from tiny_asr.device import choose_device, send
@@ -38,11 +38,12 @@ from tiny_asr.hub import (
 )
 from tiny_asr.processor import ASRProcessor
 from tiny_asr.projector import AudioProjector
-from tiny_asr.shapes import HOP_LENGTH, IGNORE, keep
+from tiny_asr.shapes import HOP_LENGTH, IGNORE, SAMPLE_RATE, keep
 
 log = logging.getLogger("tiny_asr")
 
 BATCH_SIZE = 8  # pieces that are decoded side by side
+SHORT_PART = 2 * SAMPLE_RATE  # alone, noises under 2 s are taken for words more often
 LOOK_EVERY = 8  # tokens that a GPU writes between two looks whether all clips are finished
 
 
@@ -191,8 +192,18 @@ class ASRModel(PreTrainedModel):
         return [row[row != IGNORE] for row in rows.cpu()]
 
     def _pieces(self, audio, sampling_rate: int | None) -> list[Tensor]:
-        """A clip (S,), split at silences where it is longer than the encoder can take."""
-        return split_at_silences(load_audio(audio, sampling_rate), self.config.max_seconds)
+        """A clip without its long quiets, cut there, in pieces of at most `config.max_seconds`.
+
+        A part too short to be understood, or known as noise, alone stays with its neighbour.
+        """
+        longest, pieces = self.config.max_seconds, []
+        for part in leave_out_quiet(load_audio(audio, sampling_rate)):
+            shorter, longer = sorted((len(part), len(pieces[-1]) if pieces else 0))
+            if 0 < shorter < SHORT_PART and shorter + longer <= longest * SAMPLE_RATE:
+                pieces[-1] = torch.cat((pieces[-1], part))
+            else:
+                pieces += split_at_silences(part, longest)
+        return pieces
 
     def transcribe(
         self,
@@ -205,8 +216,9 @@ class ASRModel(PreTrainedModel):
         """Speech to text.
 
         Args:
-            audio: one clip, or a list of clips, each anything `load_audio` takes, of any length:
-                over `config.max_seconds` it is split at silences and the texts are joined.
+            audio: one clip, or a list of clips, each anything `load_audio` takes, of any length.
+                Long quiet is left out (see `leave_out_quiet`). The parts between, and parts of
+                one that lasts over `config.max_seconds`, are read apart and the texts joined.
             sampling_rate: Hz, for arrays without one.
             batch_size: pieces decoded side by side.
             max_new_tokens: a limit on each piece's tokens, instead of the audio's own.

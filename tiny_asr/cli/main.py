@@ -129,7 +129,8 @@ def trace(
         for name, recorded in traced.stages.items()
     ]
     report = {"model": model, "untrained": traced.untrained, **place(choice), "stages": stages}
-    report |= {"sizes": traced.sizes, "text": traced.text, "files": files, "seconds": seconds}
+    report |= {"sizes": traced.sizes, "quiet_seconds": traced.quiet_seconds, "text": traced.text}
+    report |= {"files": files, "seconds": seconds}
     print(json.dumps(report, indent=2))
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from tiny_asr.audio import load_audio
+from tiny_asr.audio import leave_out_quiet, load_audio
 from tiny_asr.shapes import SAMPLE_RATE, Recorded, keep, record
 
 
@@ -17,11 +17,12 @@ class Trace:
     Attributes:
         stages: stage name -> `Recorded`, in the order of the journey.
         sizes: axis symbol -> size.
-        seconds_of_audio: length of the clip, seconds.
+        seconds_of_audio: length of what went through, seconds.
         text: what the decoder wrote; of an untrained model, meaningless.
         tokens: the written tokens as text pieces, the end token included if it came.
         untrained: the parts of the model with random weights ("encoder", "projector", "decoder").
         names: the model's parts: {"encoder": ..., "decoder": ...}.
+        quiet_seconds: how much quiet of the clip was left out before; see `leave_out_quiet`.
     """
 
     stages: dict[str, Recorded]
@@ -31,6 +32,7 @@ class Trace:
     tokens: list[str]
     untrained: tuple[str, ...]
     names: dict[str, str]
+    quiet_seconds: float = 0.0
 
     def __getitem__(self, name: str) -> Tensor:
         """A stage's tensor by its name in the contract."""
@@ -60,6 +62,9 @@ class Trace:
     def __str__(self) -> str:
         """For a terminal of 80 columns, two lines a stage."""
         lines = []
+        if self.quiet_seconds:
+            whole = self.seconds_of_audio + self.quiet_seconds
+            lines.append(f"{'quiet left out':<18} {self.quiet_seconds:.2f} s of {whole:.2f} s")
         for row in self.rows():
             lines.append(f"{row['stage']:<18} {row['shape']:<18} {row['axes']}")
             rate = row["numbers/s"]
@@ -81,12 +86,15 @@ def _rate(recorded: Recorded, seconds: float) -> str:
 def trace_clip(model, audio, sampling_rate: int | None = None) -> Trace:
     """Send one clip of at most 30 s through every stage and keep each tensor, float32 on the CPU.
 
+    Long quiet is left out first, as `transcribe` does; the rest goes through in one piece.
+
     Args:
         model: an `ASRModel`.
         audio: anything `load_audio` takes.
         sampling_rate: Hz, for an array without one.
     """
-    waveform = load_audio(audio, sampling_rate)
+    clip = load_audio(audio, sampling_rate)
+    waveform = torch.cat(leave_out_quiet(clip))
     with record(model) as recorder:
         ids = model.generate([waveform])[0]
         keep("token_ids", ids[None])
@@ -102,6 +110,7 @@ def trace_clip(model, audio, sampling_rate: int | None = None) -> Trace:
         tokens=[tokenizer.decode(token) for token in ids],
         untrained=model.untrained,
         names={"encoder": model.config.encoder, "decoder": model.config.decoder},
+        quiet_seconds=(len(clip) - len(waveform)) / SAMPLE_RATE,
     )
 
 
