@@ -31,6 +31,7 @@ LOWEST_RATE, HIGHEST_RATE = 1_000, 1_000_000  # Hz; a header outside this is bro
 REACH = 8  # periods of the rates' common rhythm that torchaudio's filter reaches over, rounded up
 IN_MEMORY = 2**25  # bytes: a sound of more than nine minutes lies in a file
 CANCELLED = 1e-3  # -30 dB: what remains of a voice that came in opposite phase
+SILENCE = "digital silence"
 TOO_LOUD = 10.0  # no recording in floats is 20 dB over full scale
 QUIET_WINDOW = SAMPLE_RATE // 10  # 0.1 s: longer than a stop consonant, shorter than a pause
 
@@ -123,7 +124,7 @@ class _Levels:
         """What can't be right, with what to do."""
         if self.peak == 0:
             what = f"holds digital silence, all {self.samples} samples are 0: muted? Record again"
-            return [AudioError("digital silence", f"{name} {what}")]
+            return [AudioError(SILENCE, f"{name} {what}")]
         doubts = []
         if self.energy < CANCELLED * self.each:
             what = "has channels that cancel: their mean is nearly silence. Use one channel alone"

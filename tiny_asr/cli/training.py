@@ -165,7 +165,7 @@ def evaluate(
     reference = None if baseline is None else Result.from_json(baseline)
     columns = {"audio_column": audio_column, "text_column": text_column}
     load = noise_utterances if no_speech else load_data
-    clips = load(data, split=split, limit=limit, **columns)
+    clips = load(data, split=split, limit=limit, max_seconds=None, **columns)
     noise = [] if noise_data is None else [clip.load() for clip in noise_utterances(noise_data)]
     recogniser, _ = load_model(model, encoder, decoder, device, dtype)
     with tqdm(total=len(clips), unit="clip", disable=None) as bar:  # None: a terminal only
@@ -195,7 +195,7 @@ def evaluate(
         write_report(
             result,
             report,
-            audio=lambda i: loaders[i](),
+            audio=lambda i: loaders[i](max_seconds=None),
             title=title,
             baseline=reference,
             untrained=recogniser.untrained,
