@@ -88,11 +88,11 @@ def opened(source, sampling_rate) -> Iterator[Sound]:
             with opened(source["path"], sampling_rate) as sound:
                 yield sound
         else:
-            raise AudioError(
-                EMPTY,
-                f"got a dict of {sorted(map(str, source))} without sound in it; expected 'bytes' "
-                "or 'path', or 'array' and 'sampling_rate': fill these in",
+            what = (
+                f"got a dict of {sorted(map(str, source))} without sound in it; expected 'bytes' or"
             )
+            advice = "'path', or 'array' and 'sampling_rate': fill these in"
+            raise AudioError(EMPTY, f"{what} {advice}")
     elif isinstance(source, str | os.PathLike):
         try:
             file = open(source, "rb")  # noqa: SIM115 - errors within the block are not its own
@@ -169,9 +169,7 @@ def read_sound(file: BinaryIO, name: str) -> Sound:
     elif magic[:4] == b"fLaC":
         parts = _parts(file, _places(file, b"fLaC\0\0\0\x22"))
     try:
-        # By its number libsndfile reads a file itself, and no name can mislead it.
-        handles = (part if isinstance(part, InMemory) else os.dup(part.fileno()) for part in parts)
-        streams = [soundfile.SoundFile(handle) for handle in handles]
+        streams = [soundfile.SoundFile(_handle(part)) for part in parts]
     except soundfile.LibsndfileError as error:
         raise AudioError(
             UNREADABLE,
@@ -183,16 +181,22 @@ def read_sound(file: BinaryIO, name: str) -> Sound:
         return _read_mp3(file.read(), name)
     forms = {(stream.samplerate, stream.channels) for stream in streams}
     if len(forms) > 1:
-        raise AudioError(
-            UNREADABLE,
-            f"{name} is {len(streams)} sounds joined, of (rate, channels) {sorted(forms)}; "
-            "expected one of each: cut it apart",
-        )
-    sound = Sound(name, streams[0].samplerate, iter(()))
+        what = f"{name} is {len(streams)} sounds joined, of (rate, channels) {sorted(forms)}"
+        raise AudioError(UNREADABLE, f"{what}; expected the same for all: cut it apart")
+    frames, rate = sum(stream.frames for stream in streams), streams[0].samplerate
+    # 2**63 - 1 is what libsndfile says for FLAC's "not known".
+    sound = Sound(name, rate, iter(()), frames / rate if frames < 2**62 else None)
     sound.blocks = _blocks(sound, streams, whole)
-    frames = sum(stream.frames for stream in streams)
-    sound.seconds = frames / sound.rate if frames < 2**62 else None  # FLAC's "not known"
     return sound
+
+
+def _handle(file: BinaryIO):
+    """Bytes, or a file by its number, which libsndfile reads itself: no name can mislead it."""
+    if isinstance(file, InMemory):
+        file.seek(0)
+        return file
+    os.lseek(file.fileno(), 0, os.SEEK_SET)  # what Python has buffered hides where it is
+    return os.dup(file.fileno())
 
 
 def _blocks(sound: Sound, streams: list[soundfile.SoundFile], whole: bool) -> Iterator[np.ndarray]:
@@ -241,11 +245,8 @@ def _read_mp3(data: bytes, name: str) -> Sound:
 def _read_by_ffmpeg(file: BinaryIO, name: str) -> Sound:
     """Decode what libsndfile can't, if FFmpeg or torchcodec is installed."""
     if not shutil.which("ffmpeg") and not find_spec("torchcodec"):
-        raise AudioError(
-            UNREADABLE,
-            f"{name} is M4A, MP4, WebM, AAC or AMR, but there is neither `ffmpeg` on the PATH nor "
-            "torchcodec; expected one of them for this: install FFmpeg, or convert it to WAV",
-        )
+        what = f"{name} is M4A, MP4, WebM, AAC or AMR, but here is neither `ffmpeg` nor torchcodec"
+        raise AudioError(UNREADABLE, f"{what}; expected one: install FFmpeg, or convert it to WAV")
     if not shutil.which("ffmpeg"):
         from torchcodec.decoders import AudioDecoder  # takes seconds to import
 
@@ -323,10 +324,7 @@ def _places(file: BinaryIO, sign: bytes) -> list[int]:
 
 def _parts(file: BinaryIO, starts: list[int]) -> list[BinaryIO]:
     """Files that were joined, one by one; libsndfile reads the first alone."""
-    size = file.seek(0, io.SEEK_END)
-    file.seek(0)
     if len(starts) < 2:
         return [file]
     file.seek(starts[0])
-    ends = [*starts[1:], size]
-    return [InMemory(file.read(end - start)) for start, end in zip(starts, ends, strict=True)]
+    return [InMemory(file.read(size)) for size in [*np.diff(starts).tolist(), -1]]

@@ -152,6 +152,16 @@ def test_integers_of_unknown_scale_are_refused(tmp_path):
         load_data(tmp_path / "x.parquet")
 
 
+@pytest.mark.parametrize("rate", [0, -1, 44.1, "16 kHz", None])
+def test_arrays_without_a_rate_are_refused(tmp_path, rate):
+    pq.write_table(
+        pa.table({"text": ["yes"], "audio": [[0.1, 0.2]], "sampling_rate": [rate]}),
+        tmp_path / "x.parquet",
+    )
+    with pytest.raises(ValueError, match=r"decoded samples of rank 1; .*sampling_rate in Hz"):
+        load_data(tmp_path / "x.parquet")
+
+
 # Text ---------------------------------------------------------------------------------------------
 
 

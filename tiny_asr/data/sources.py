@@ -87,9 +87,10 @@ def read_rows(source: str | Path, split: str | None, columns: Columns) -> Iterat
         value, rate = row[columns.audio], row.get("sampling_rate", row.get("sample_rate"))
         if isinstance(value, dict) and value.get("array") is not None:
             value, rate = value["array"], value.get("sampling_rate")
-        if isinstance(value, np.ndarray) and value.dtype.name in WAV_CODING and rate:
+        known = isinstance(rate, int) and 0 < rate < 2**20
+        if known and isinstance(value, np.ndarray) and value.dtype.name in WAV_CODING:
             coding, file = WAV_CODING[value.dtype.name], io.BytesIO()
-            soundfile.write(file, value, int(rate), format="WAV", subtype=coding)
+            soundfile.write(file, value, rate, format="WAV", subtype=coding)
             value = file.getvalue()
         yield row | {columns.audio: _encoded(value, columns.audio, path)}
 
@@ -111,8 +112,8 @@ def _encoded(value, column: str, source: Path) -> bytes | Path | Excerpt | None:
     held = f"decoded samples of rank {rank}" if rank else f"{type(value).__name__} {value!r:.60}"
     raise ValueError(
         f"column {column!r} holds {held}; expected whole audio files: their bytes, a path, or "
-        "{'bytes', 'path'} as `datasets` has it; or samples (S,) as floats, int16 or int32 with a "
-        "sampling_rate beside them. Write the clips as FLAC, or name another column"
+        "{'bytes', 'path'} as `datasets` has it; or samples (S,) as floats, int16 or int32 with "
+        "their sampling_rate in Hz. Write the clips as FLAC, or name another column"
     )
 
 
