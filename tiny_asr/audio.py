@@ -8,25 +8,31 @@ what is wrong, and all spectrograms come from `log_mel`, in training as in use.
 Shapes use the course's symbols: B clips in a batch, S samples, M mel bins, F mel frames.
 """
 
-import io
-import os
+import math
 import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
-from pathlib import Path
+from tempfile import SpooledTemporaryFile
 
 import numpy as np
-import soundfile
 import torch
 import torch.nn.functional as F
 import torchaudio
 from transformers.audio_utils import mel_filter_bank
 
+from tiny_asr.audio_file import EMPTY, TORN, AudioError, opened
 from tiny_asr.device import send
 from tiny_asr.shapes import HOP_LENGTH, MAX_SAMPLES, MAX_SECONDS, SAMPLE_RATE, stage
 
 N_FFT = 400  # 25 ms of sound under one window: a few periods of the lowest voice
 LOWEST_RATE, HIGHEST_RATE = 1_000, 1_000_000  # Hz; a header outside this is broken, not unusual
+REACH = 8  # periods of the rates' common rhythm that torchaudio's filter reaches over, rounded up
+IN_MEMORY = 2**25  # bytes: a sound of more than nine minutes lies in a file
+CANCELLED = 1e-3  # -30 dB: what remains of a voice that came in opposite phase
+SILENCE = "digital silence"
+TOO_LOUD = 10.0  # no recording in floats is 20 dB over full scale
 QUIET_WINDOW = SAMPLE_RATE // 10  # 0.1 s: longer than a stop consonant, shorter than a pause
 LEVEL_WINDOW = SAMPLE_RATE // 20  # 50 ms: the level of noise is steady over it, a voice's is not
 STEADY_FRAMES = 50  # 0.5 s: in speech the level rises and falls in less
@@ -40,112 +46,133 @@ def load_audio(source, sampling_rate: int | None = None) -> torch.Tensor:
 
     `source` is one of
 
-    - a path, an open binary file, or the file's bytes: WAV, FLAC, Ogg Vorbis, Opus or MP3;
+    - a path, an open binary file, or the file's bytes: WAV, AIFF, FLAC, Ogg Vorbis, Opus, MP3, and
+      M4A, MP4 or WebM where FFmpeg or torchcodec is installed;
     - `{"bytes": ..., "path": ...}`, a row of `datasets` with `Audio(decode=False)`;
     - `{"array": ..., "sampling_rate": ...}`;
     - a numpy array or a tensor, (S,) or (channels, S), with `sampling_rate` in Hz. Floats are taken
       as they are (full scale is -1 to 1), integers are scaled from their type's range.
 
-    Channels are averaged, any rate is resampled.
+    Channels are averaged, any rate is resampled, block by block: three hours take the 0.7 GB that
+    they are at 16 kHz, and these lie in a temporary file.
 
-    Raises ValueError if there is no sound there, or none that can be trusted: file missing or not
-    audio, empty, NaN or Inf, wrong rank, type or rate. Warns if a file ends before its header says.
+    Raises AudioError, a ValueError, if there is no sound there, or none that can be trusted: file
+    missing or not audio, empty, NaN or Inf, wrong rank, type or rate. Warns of what `read_audio`
+    doubts.
     """
-    samples, rate, name = _read(source, sampling_rate)  # (channels, S) float32
-    if not isinstance(rate, int | np.integer) or not LOWEST_RATE <= rate <= HIGHEST_RATE:
-        raise ValueError(
-            f"{name} has sampling_rate={rate!r}; expected an integer from {LOWEST_RATE} to "
-            f"{HIGHEST_RATE} Hz: pass the rate that the sound was recorded at"
-        )
-    if sampling_rate is not None and sampling_rate != rate:
-        raise ValueError(
-            f"{name} has its own rate, {rate} Hz, but sampling_rate={sampling_rate} was given; "
-            "expected the same: pass sampling_rate with a bare array only"
-        )
-    if samples.size == 0:
-        raise ValueError(f"{name} is empty: 0 samples; expected some sound: check the recording")
-    if bad := int((~np.isfinite(samples)).sum()):
-        raise ValueError(f"{name} has {bad} NaN or Inf; expected finite numbers: drop this clip")
-    waveform = torch.from_numpy(samples[0].copy() if len(samples) == 1 else samples.mean(axis=0))
-    if rate != SAMPLE_RATE:
-        # The filter grows with the terms of the reduced fraction: 44 100 Hz is 441/160, but
-        # 22 051 Hz would take gigabytes. With small terms the speed is off by 1 in 10 000 at most.
-        ratio = Fraction(int(rate), SAMPLE_RATE).limit_denominator(1000)
-        waveform = torchaudio.functional.resample(waveform, ratio.numerator, ratio.denominator)
-    return waveform.contiguous()
+    waveform, doubts = read_audio(source, sampling_rate)
+    for doubt in doubts:
+        warnings.warn(str(doubt), stacklevel=2)
+    return waveform
 
 
-def _read(source, sampling_rate) -> tuple[np.ndarray, int, str]:
-    """Find out what `source` is. Returns samples (channels, S) float32, their rate, a name."""
-    if isinstance(source, dict):
-        if source.get("array") is not None:
-            return _read(np.asarray(source["array"]), source.get("sampling_rate", sampling_rate))
-        if source.get("bytes") is not None:
-            return _decode(source["bytes"], str(source.get("path") or "the sound in memory"))
-        if source.get("path") is not None:
-            return _read(source["path"], sampling_rate)
-        raise ValueError(
-            f"got a dict of {sorted(map(str, source))} without sound in it; expected 'bytes' or "
-            "'path', or 'array' and 'sampling_rate': fill these in"
-        )
-    if isinstance(source, str | os.PathLike):
-        try:
-            return _decode(Path(source).read_bytes(), str(source))
-        except OSError as error:
-            reason = f"cannot read '{source}' ({error.strerror})"
-            raise ValueError(f"{reason}; expected an audio file: check the path") from error
-    if isinstance(source, bytes | bytearray | memoryview):
-        return _decode(bytes(source), "the sound in memory")
-    if hasattr(source, "read"):
-        data = source.read()
-        if not isinstance(data, bytes):
-            raise ValueError(f"{source!r} gave text; expected bytes: open the file with mode 'rb'")
-        return _decode(data, "the open file")
-    if isinstance(source, torch.Tensor):
-        tensor = source.float() if source.is_floating_point() else source  # numpy has no bfloat16
-        return _from_array(tensor.numpy(force=True), sampling_rate)
-    if isinstance(source, np.ndarray):
-        return _from_array(source, sampling_rate)
-    raise ValueError(
-        f"cannot load audio from a {type(source).__qualname__}; expected a path, an open file, "
-        "bytes, a dict, an array or a tensor: a `datasets` column needs Audio(decode=False)"
-    )
+def read_audio(source, sampling_rate: int | None = None) -> tuple[torch.Tensor, list[AudioError]]:
+    """`load_audio`, and why the sound may not be what was recorded, each with its `reason`.
+
+    Doubted are a file that ends early, channels that cancel, digital silence, floats that are not
+    on the scale of -1 to 1, and single samples far beyond it.
+    """
+    with opened(source, sampling_rate) as sound:
+        name, rate = sound.name, sound.rate
+        if not isinstance(rate, int | np.integer) or not LOWEST_RATE <= rate <= HIGHEST_RATE:
+            raise AudioError(
+                "wrong rate",
+                f"{name} has sampling_rate={rate!r}; expected an integer from {LOWEST_RATE} to "
+                f"{HIGHEST_RATE} Hz: pass the rate that the sound was recorded at",
+            )
+        if sampling_rate is not None and sampling_rate != rate:
+            raise AudioError(
+                "wrong rate",
+                f"{name} has its own rate, {rate} Hz, but sampling_rate={sampling_rate} was given; "
+                "expected the same: pass sampling_rate with a bare array only",
+            )
+        levels = _Levels()
+        waveform = _joined(_resampled(map(levels.mono, sound.blocks), int(rate)))
+    if levels.samples == 0 and sound.doubts:
+        what = f"{name} cannot be decoded (its beginning is damaged)"
+        raise AudioError(TORN, f"{what}; expected whole blocks of sound: fetch it again")
+    if levels.samples == 0:
+        what = f"{name} is empty: 0 samples"
+        raise AudioError(EMPTY, f"{what}; expected some sound: check the recording")
+    if levels.bad:
+        what = f"{name} has {levels.bad} NaN or Inf"
+        raise AudioError("NaN or Inf", f"{what}; expected finite numbers: drop this clip")
+    return waveform, sound.doubts + levels.doubts(name)
 
 
-def _decode(data: bytes, name: str) -> tuple[np.ndarray, int, str]:
-    """Decode a file from memory, so that the ending of its name can't mislead soundfile."""
-    if len(data) == 0:
-        raise ValueError(f"{name} is empty: 0 bytes; expected an audio file: copy it again")
-    try:
-        with soundfile.SoundFile(io.BytesIO(data)) as file:
-            promised, rate = file.frames, file.samplerate
-            samples = file.read(dtype="float32", always_2d=True).T
-    except soundfile.LibsndfileError as error:
-        raise ValueError(
-            f"{name} cannot be decoded ({error.error_string or 'damaged'}); expected WAV, FLAC, "
-            "Ogg Vorbis, Opus or MP3: convert it to WAV, or fetch it again if it is one of these"
-        ) from error
-    missing = (promised - samples.shape[1]) / rate
-    if missing > 0.1:  # less may be a header that counts whole packets
-        warnings.warn(f"{name} ends {missing:.2f} s before its header says: torn?", stacklevel=4)
-    return samples, rate, name
+@dataclass
+class _Levels:
+    """Averages a sound's channels, block by block, and looks at its levels on the way."""
+
+    samples: int = 0
+    bad: int = 0  # NaN or Inf
+    beyond: int = 0  # samples above full scale
+    peak: float = 0.0
+    energy: float = 0.0  # of the channels' mean
+    each: float = 0.0  # mean of the channels' energies
+
+    def mono(self, block: np.ndarray) -> torch.Tensor:
+        """(n, channels) -> (n,)."""
+        each = torch.from_numpy(block)
+        mono = each[:, 0].clone() if block.shape[1] == 1 else each.mean(dim=1)
+        self.samples += len(mono)
+        peak = float(each.abs().max()) if len(mono) else 0.0
+        if not math.isfinite(peak):
+            self.bad += int((~each.isfinite()).sum())
+        self.peak = max(self.peak, peak)
+        self.beyond += int((each.abs() > 1).sum()) if peak > TOO_LOUD else 0
+        self.energy += float(mono.square().sum())
+        self.each += float(each.square().sum()) / block.shape[1]
+        return mono
+
+    def doubts(self, name: str) -> list[AudioError]:
+        """What can't be right, with what to do."""
+        if self.peak == 0:
+            what = f"holds digital silence, all {self.samples} samples are 0: muted? Record again"
+            return [AudioError(SILENCE, f"{name} {what}")]
+        doubts = []
+        if self.energy < CANCELLED * self.each:
+            what = "has channels that cancel: their mean is nearly silence. Use one channel alone"
+            doubts.append(AudioError("channels cancel", f"{name} {what}"))
+        scale = f"{name} has a peak of {self.peak:g}; expected -1 to 1"
+        if self.peak > TOO_LOUD and self.beyond > self.samples / 100:
+            what = f"{scale}: floats on the scale of integers? Divide by 32768"
+            doubts.append(AudioError("wrong scale", what))
+        elif self.peak > TOO_LOUD:
+            what = f"{scale}, as all but {self.beyond} samples are: cut out these"
+            doubts.append(AudioError("a spike", what))
+        return doubts
 
 
-def _from_array(array: np.ndarray, rate) -> tuple[np.ndarray, int, str]:
-    """Bring (S,) or (channels, S) of any real type to (channels, S) float32, full scale 1."""
-    name = f"the array of shape {array.shape} and type {array.dtype}"
-    if rate is None:
-        raise ValueError(f"{name} came without sampling_rate; expected one: pass it, in Hz")
-    if array.dtype.kind not in "iuf":
-        raise ValueError(f"{name} is not sound; expected floats or integers: convert it first")
-    samples = np.atleast_2d(array)
-    if array.ndim not in (1, 2) or len(samples) > max(1, samples.shape[1]):
-        raise ValueError(f"{name} is not a clip; expected (S,) or (channels, S): transpose it?")
-    if array.dtype.kind == "f":
-        return samples.astype(np.float32), rate, name
-    half = 2.0 ** (8 * array.dtype.itemsize - 1)
-    middle = half if array.dtype.kind == "u" else 0.0  # unsigned sound rests at half of its range
-    return ((samples - middle) / half).astype(np.float32), rate, name
+def _resampled(blocks: Iterable[torch.Tensor], rate: int) -> Iterator[torch.Tensor]:
+    """Blocks (n,) at `rate` as blocks at 16 kHz, equal to the whole resampled at once."""
+    if rate == SAMPLE_RATE:
+        yield from blocks
+        return
+    # The filter grows with the terms of the reduced fraction: 44 100 Hz is 441/160, but 22 051 Hz
+    # would take gigabytes. With small terms the speed is off by 1 in 10 000 at most.
+    ratio = Fraction(rate, SAMPLE_RATE).limit_denominator(1000)
+    old, new = ratio.numerator, ratio.denominator
+    held, before = torch.zeros(0), 0  # what was not yet written and what its filter reaches over
+    for block in blocks:
+        held = torch.cat([held, block])
+        ready = len(held) // old - REACH
+        if ready > before:
+            yield torchaudio.functional.resample(held, old, new)[before * new : ready * new]
+            held, before = held[max(0, ready - REACH) * old :], min(ready, REACH)
+    if len(held):
+        yield torchaudio.functional.resample(held, old, new)[before * new :]
+
+
+def _joined(blocks: Iterable[torch.Tensor]) -> torch.Tensor:
+    """Blocks (n,) as one tensor; a long one lies in a file, which the system may page out."""
+    with SpooledTemporaryFile(IN_MEMORY) as file:
+        for block in blocks:
+            file.write(block.numpy())
+        if file.tell() > IN_MEMORY:
+            return torch.from_numpy(np.memmap(file, np.float32, "c"))
+        file.seek(0)
+        return torch.from_numpy(np.frombuffer(bytearray(file.read()), np.float32))
 
 
 def leave_out_quiet(waveform: torch.Tensor) -> list[torch.Tensor]:

@@ -309,11 +309,11 @@ SECONDS = [3.0, 1.0, 4.0, 1.5, 9.0, 2.0, 6.0]
 
 
 def clips(broken: int | None = None, count: int = 7) -> SpeechData:
-    """Clips whose samples all hold a hundredth of the clip's number."""
+    """Clips whose samples all hold a hundredth of the clip's number, counted from 1."""
     utterances = []
     for i, (text, seconds) in enumerate(zip(SPOKEN[:count], SECONDS, strict=False)):
         file = io.BytesIO()
-        soundfile.write(file, np.full(int(16_000 * seconds), i / 100), 16_000, format="FLAC")
+        soundfile.write(file, np.full(int(16_000 * seconds), (i + 1) / 100), 16_000, format="FLAC")
         sound = b"torn" if i == broken else file.getvalue()
         groups = {"voice": "odd" if i % 2 else "even"}
         utterances.append(Utterance(f"clip-{i}", text, seconds, groups, sound))
@@ -332,7 +332,7 @@ class Reader:
     def transcribe(self, audio, sampling_rate, *, batch_size):
         assert sampling_rate == 16_000 and batch_size >= max(len(audio), 1) and not self.training
         self.batches.append([len(clip) / 16_000 for clip in audio])
-        return [self.read(round(100 * float(clip[0]))) for clip in audio]
+        return [self.read(round(100 * float(clip[0])) - 1) for clip in audio]
 
     def read(self, number: int) -> str:
         return SPOKEN[number]

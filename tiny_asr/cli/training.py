@@ -170,7 +170,7 @@ def evaluate(
     reference = None if baseline is None else Result.from_json(baseline)
     columns = {"audio_column": audio_column, "text_column": text_column}
     load = noise_utterances if no_speech else load_data
-    clips = load(data, split=split, limit=limit, **columns)
+    clips = load(data, split=split, limit=limit, max_seconds=None, **columns)
     if reference is not None:
         texts = {clip.id: clip.text for clip in clips}
         check_baseline(texts, reference, left_out=sum(reference.dropped.values()))
@@ -202,7 +202,7 @@ def evaluate(
         loaders = {clip.id: clip.load for clip in clips}
         title = f"{recogniser.config.name_or_path or model} on {clips.name}"
         about = {"title": title, "baseline": reference, "untrained": recogniser.untrained}
-        write_report(result, report, audio=lambda i: loaders[i](), **about)
+        write_report(result, report, audio=lambda i: loaders[i](max_seconds=None), **about)
         aside(f"wrote {report}")
 
 

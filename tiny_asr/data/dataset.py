@@ -7,6 +7,7 @@ the batches depend on the data, the seed and the epoch alone: they are made for 
 together and split among them afterwards.
 """
 
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -17,17 +18,23 @@ from torch import Tensor
 
 from tiny_asr.data.sources import Columns, read_rows
 from tiny_asr.data.utterance import (
-    NO_TEXT,
+    TOO_LITTLE,
+    TOO_LONG,
+    TOO_MUCH,
+    UNWRITABLE,
     BadClip,
     Utterance,
+    check_pace,
     normalise_transcript,
     stated_seconds,
+    target_of,
 )
+from tiny_asr.shapes import MAX_SECONDS
 
 # Columns worth a WER of their own, under the name that the report uses.
 GROUP_COLUMNS = {name: name for name in ("speaker", "voice", "engine", "corpus", "family", "kind")}
 GROUP_COLUMNS |= {"speaker_id": "speaker", "gender": "gender", "accent": "accent"}
-OTHER_COLUMNS = {"id", "seconds", *GROUP_COLUMNS}
+OTHER_COLUMNS = {"id", "seconds", "sampling_rate", "sample_rate", *GROUP_COLUMNS}
 
 
 class SpeechData(Sequence[Utterance]):
@@ -131,24 +138,29 @@ def load_data(
     text_column: str = "text",
     limit: int | None = None,
     require_text: bool = True,
+    max_seconds: float | None = MAX_SECONDS,
 ) -> SpeechData:
     """Read a data set; its audio stays encoded (20 h of Opus take about 300 MB).
 
     Args:
-        source: a parquet file; a folder of parquet files; a folder of audio with metadata.csv or
-            metadata.jsonl (`file_name` and the text column, as `datasets` has it) or with X.txt
-            beside X.flac; a hub id, `owner/name` or `owner/name:config`, streamed; or several of
-            these. In a table `seconds` is used if there, and `id`, else the row's number.
+        source: a parquet file, or a folder of them, with audio files or `{array, sampling_rate}`;
+            a folder of audio with metadata.csv or metadata.jsonl (`file_name` and the text column,
+            as `datasets` has it) or with X.txt beside X.flac; a manifest of NeMo; a folder of
+            Kaldi, Common Voice or LibriSpeech as it lies; a hub id, `owner/name` or
+            `owner/name:config`, streamed; or several of these. In a table `seconds` is used if
+            there, and `id`, else the row's number.
         split: of a folder or a hub id: train, dev, ... (sub-folder, or the file names' beginning).
         limit: stop after so many kept clips.
-        require_text: leave out clips without text; if False, the text column may be missing.
+        require_text: leave out clips without text, and warn of those whose text can't be what was
+            said in them; if False, the text column may be missing.
+        max_seconds: leave out longer clips; None keeps them, for `evaluate`.
     Raises ValueError for a source that can't be found or read, and if no clip is kept.
     """
     if limit is not None and limit < 1:
         raise ValueError(f"limit={limit} came; expected at least 1, or None for all clips")
     sources = [source] if isinstance(source, str | Path) else list(source)
     columns = Columns(audio_column, text_column, require_text, frozenset(OTHER_COLUMNS))
-    utterances, dropped = [], Counter()
+    utterances, dropped, first = [], Counter(), {}
     rows = chain.from_iterable(read_rows(one, split, columns) for one in sources)
     for number, row in enumerate(rows):
         text = row.get(text_column)
@@ -156,25 +168,35 @@ def load_data(
             raise ValueError(
                 f"column {text_column!r} holds {type(text).__name__}; expected text: name another"
             )
-        target = normalise_transcript(text or "")
+        name = row.get("id")
+        name = str(number if name is None else name)
         try:
-            if require_text and not target:
-                raise BadClip(NO_TEXT, "")
-            seconds = stated_seconds(row[audio_column], row.get("seconds"))
+            target = (
+                target_of(text or "", name) if require_text else normalise_transcript(text or "")
+            )
+            seconds = stated_seconds(row[audio_column], row.get("seconds"), name)
+            if max_seconds is not None and seconds > max_seconds:
+                raise BadClip(TOO_LONG, f"clip {name!r} lasts {seconds:.2f} s")
+            if require_text:
+                check_pace(target, seconds, name)
         except BadClip as bad:
             dropped[bad.reason] += 1
+            if bad.reason in (UNWRITABLE, TOO_MUCH, TOO_LITTLE):
+                first.setdefault(bad.reason, str(bad))
             continue
         groups = {
             name: str(row[column])
             for column, name in GROUP_COLUMNS.items()
             if row.get(column) not in (None, "")
         }
-        name = row.get("id")
-        name = str(number if name is None else name)
         utterances.append(Utterance(name, target, seconds, groups, row[audio_column]))
         if len(utterances) == limit:
             break
-    return SpeechData(utterances, dropped, ", ".join(map(str, sources)))
+    title = ", ".join(map(str, sources))
+    for reason, bad in first.items():
+        count = f"{dropped[reason]} left out for {reason}"
+        warnings.warn(f"{title}: {count}, the first is {bad}", stacklevel=2)
+    return SpeechData(utterances, dropped, title)
 
 
 def noise_utterances(source: str | Path | Sequence[str | Path], **options) -> SpeechData:

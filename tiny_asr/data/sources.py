@@ -1,4 +1,4 @@
-"""Where a data set's rows come from: parquet, a folder of audio, or the hub.
+"""Where a data set's rows come from: tables, folders as other programs write them, or the hub.
 
 A course's data is a folder on a laptop, a practitioner's is a hub id or forty parquet shards. All
 become the same thing here, rows whose audio is still encoded, and a source that can't be read says
@@ -6,6 +6,7 @@ so in a line. `datasets` is only asked for the bytes, never to decode, which wou
 """
 
 import csv
+import io
 import json
 import re
 from collections.abc import Collection, Iterator
@@ -13,10 +14,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import fsspec
+import numpy as np
 import pyarrow
 import pyarrow.parquet
+import soundfile
 
-AUDIO_SUFFIXES = {".flac", ".wav", ".ogg", ".opus", ".mp3"}
+from tiny_asr.data.utterance import Excerpt
+
+AUDIO_SUFFIXES = {".flac", ".wav", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".w64", ".au"}
+AUDIO_SUFFIXES |= {".m4a", ".mp4", ".webm"}
+TEXT_TABLES = {".csv", ".tsv", ".json", ".jsonl"}
+# What a folder is searched for, the first that is found: tables, LibriSpeech's transcripts, Common
+# Voice's tables, NeMo's manifests.
+TABLE_NAMES = ("*.parquet", "*.trans.txt", "*.tsv", "*manifest*.json*")
+WAV_CODING = {"float32": "FLOAT", "float64": "FLOAT", "int16": "PCM_16", "int32": "PCM_32"}
+FILE_COLUMNS = ("file_name", "audio_filepath", "path")  # of AudioFolder, NeMo, Common Voice
 METADATA_FILES = ("metadata.csv", "metadata.jsonl")
 NAME_AND_CONFIG = re.compile(r"([\w.-]+/[\w.-]+)(?::([\w.-]+))?")  # owner/name or owner/name:config
 SPLIT_NAME = re.compile(r"(train|validation|valid|val|dev|test)(?=[-_.]|$)")
@@ -58,7 +70,7 @@ def read_rows(source: str | Path, split: str | None, columns: Columns) -> Iterat
     if path.is_dir():
         rows = _folder_rows(path, split, columns)
     elif path.is_file() and split is None:
-        rows = _parquet_rows(path, columns)
+        rows = _table_rows(path, columns)
     elif path.is_file():
         raise ValueError(
             f"split={split!r} came with the single file {path}; expected a folder or a hub id: "
@@ -72,14 +84,22 @@ def read_rows(source: str | Path, split: str | None, columns: Columns) -> Iterat
             "such as openslr/librispeech_asr: check the path"
         )
     for row in rows:
-        yield row | {columns.audio: _encoded(row[columns.audio], columns.audio, path)}
+        value, rate = row[columns.audio], row.get("sampling_rate", row.get("sample_rate"))
+        if isinstance(value, dict) and value.get("array") is not None:
+            value, rate = value["array"], value.get("sampling_rate")
+        known = isinstance(rate, int) and 0 < rate < 2**20
+        if known and isinstance(value, np.ndarray) and value.dtype.name in WAV_CODING:
+            coding, file = WAV_CODING[value.dtype.name], io.BytesIO()
+            soundfile.write(file, value, rate, format="WAV", subtype=coding)
+            value = file.getvalue()
+        yield row | {columns.audio: _encoded(value, columns.audio, path)}
 
 
-def _encoded(value, column: str, source: Path) -> bytes | Path | None:
+def _encoded(value, column: str, source: Path) -> bytes | Path | Excerpt | None:
     """The encoded audio in a table's cell; a relative path begins at the source."""
     if isinstance(value, dict) and {"bytes", "path"} & value.keys():
         value = value.get("path") if value.get("bytes") is None else value["bytes"]
-    if value is None or isinstance(value, bytes | Path):
+    if value is None or isinstance(value, bytes | Path | Excerpt):
         return value
     if isinstance(value, str) and "://" in value:  # a file of a streamed hub data set
         with fsspec.open(value, "rb") as file:
@@ -87,12 +107,13 @@ def _encoded(value, column: str, source: Path) -> bytes | Path | None:
     if isinstance(value, str):
         return (source if source.is_dir() else source.parent) / value
     rank, inner = 0, value
-    while isinstance(inner, list) and inner:
+    while isinstance(inner, list | np.ndarray) and len(inner):
         rank, inner = rank + 1, inner[0]
     held = f"decoded samples of rank {rank}" if rank else f"{type(value).__name__} {value!r:.60}"
     raise ValueError(
         f"column {column!r} holds {held}; expected whole audio files: their bytes, a path, or "
-        "{'bytes', 'path'} as `datasets` has it. Write the clips as FLAC, or name another column"
+        "{'bytes', 'path'} as `datasets` has it; or samples (S,) as floats, int16 or int32 with "
+        "their sampling_rate in Hz. Write the clips as FLAC, or name another column"
     )
 
 
@@ -104,7 +125,8 @@ def _parquet_rows(path: Path, columns: Columns) -> Iterator[dict]:
             used = columns.others | {columns.audio, columns.text}
             used = [name for name in present if name in used]
             for batch in file.iter_batches(batch_size=64, columns=used):
-                yield from batch.to_pylist()
+                for row in range(len(batch)):
+                    yield {name: _value(batch.column(name)[row]) for name in used}
     except (pyarrow.ArrowException, OSError) as error:
         raise ValueError(
             f"{path} can't be read as parquet ({error}); expected a whole parquet file: it may be "
@@ -112,27 +134,53 @@ def _parquet_rows(path: Path, columns: Columns) -> Iterator[dict]:
         ) from error
 
 
+def _value(cell: pyarrow.Scalar):
+    """What a cell holds; samples as an array, which takes a tenth of the memory of a list."""
+    if pyarrow.types.is_struct(cell.type) and cell.is_valid:
+        return {name: _value(inner) for name, inner in cell.items()}
+    samples = cell.values if isinstance(cell, pyarrow.ListScalar) else None
+    if samples is None or not pyarrow.types.is_primitive(samples.type):
+        return cell.as_py()
+    return samples.to_numpy(zero_copy_only=False)
+
+
+def _table_rows(path: Path, columns: Columns) -> Iterator[dict]:
+    """Rows of a table by itself, whatever its kind; LibriSpeech's lie beside their clips."""
+    if path.suffix in TEXT_TABLES:
+        yield from _text_table_rows(path, columns)
+    elif path.name.endswith(".trans.txt"):
+        for name, text in _pairs(path).items():
+            found = {columns.audio: path.with_name(f"{name}.flac"), columns.text: text}
+            yield {"id": name, "speaker": name.partition("-")[0]} | found
+    else:
+        yield from _parquet_rows(path, columns)
+
+
 def _folder_rows(folder: Path, split: str | None, columns: Columns) -> Iterator[dict]:
-    if split is not None and (folder / split).is_dir():
-        folder, split = folder / split, None
-    metadata = [folder / name for name in METADATA_FILES if (folder / name).is_file()]
-    if metadata and split is None:
-        yield from _metadata_rows(metadata[0], columns)
+    within = [(folder / split, None)] if split is not None and (folder / split).is_dir() else []
+    for place, part in [*within, (folder, split)]:
+        for metadata in filter(Path.is_file, (place / name for name in METADATA_FILES)):
+            yield from _text_table_rows(metadata, columns, part)
+            return
+    folder, split = [*within, (folder, split)][0]
+    if (folder / "wav.scp").is_file():
+        yield from _kaldi_rows(folder, columns)
         return
-    files = sorted(folder.rglob("*.parquet")) or sorted(
+    found = (sorted(folder.rglob(pattern)) for pattern in TABLE_NAMES)
+    files = next(filter(None, found), None) or sorted(
         file for file in folder.rglob("*") if file.suffix.lower() in AUDIO_SUFFIXES
     )
     if not files:
         raise ValueError(
-            f"{folder} holds no parquet file, no {' or '.join(METADATA_FILES)} and no audio file; "
-            "expected one of these: check the path"
+            f"{folder} holds no parquet file, no {' or '.join(METADATA_FILES)}, no wav.scp and no "
+            "audio file; expected one of these: check the path"
         )
     for file in _of_split(folder, files, split):
-        if file.suffix == ".parquet":
-            yield from _parquet_rows(file, columns)
+        if file.suffix.lower() not in AUDIO_SUFFIXES:
+            yield from _table_rows(file, columns)
             continue
         beside = file.with_suffix(".txt")
-        text = beside.read_text("utf-8", errors="replace") if beside.is_file() else None
+        text = read_text(beside) if beside.is_file() else None
         name = file.relative_to(folder).with_suffix("").as_posix()
         yield {"id": name, columns.audio: file, columns.text: text}
 
@@ -142,7 +190,7 @@ def _of_split(folder: Path, files: list[Path], split: str | None) -> list[Path]:
     names = {}
     for file in files:
         parts = file.relative_to(folder).parts
-        names[file] = parts if file.suffix == ".parquet" else parts[:-1]
+        names[file] = parts[:-1] if file.suffix.lower() in AUDIO_SUFFIXES else parts
     if split is None:
         every = [part for parts in names.values() for part in parts]
         found = {match[1] for part in every if (match := SPLIT_NAME.match(part))}
@@ -163,21 +211,101 @@ def _of_split(folder: Path, files: list[Path], split: str | None) -> list[Path]:
     return chosen
 
 
-def _metadata_rows(path: Path, columns: Columns) -> Iterator[dict]:
-    """Rows of metadata.csv or metadata.jsonl, as the AudioFolder of `datasets` has them."""
+def read_text(path: Path) -> str:
+    """A text file in UTF-8, or in UTF-16 with its mark; ValueError for any other encoding."""
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            if path.suffix == ".csv":
-                rows = list(csv.DictReader(file))
-            else:
-                rows = [json.loads(line) for line in file if line.strip()]
-    except (OSError, ValueError, csv.Error) as error:
+        data = path.read_bytes()
+        text = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise ValueError(
+            f"{path} is not UTF-8 (byte 0x{data[error.start]:02x} in line {line}); expected UTF-8: "
+            "save it as such"
+        ) from error
+    except OSError as error:
+        raise ValueError(f"{path} can't be read ({error}); expected a text file") from error
+    if "\0" in text:
+        raise ValueError(f"{path} holds zero bytes, as UTF-16 has; expected UTF-8: save it as such")
+    return text
+
+
+def _text_table_rows(path: Path, columns: Columns, split: str | None = None) -> Iterator[dict]:
+    """Rows of metadata.csv or .jsonl as AudioFolder has them, of NeMo, and of Common Voice."""
+    text, rows = read_text(path), []
+    try:
+        if path.suffix in (".csv", ".tsv"):
+            separator, quoting = (
+                ("\t", csv.QUOTE_NONE) if path.suffix == ".tsv" else (",", csv.QUOTE_MINIMAL)
+            )
+            lines = io.StringIO(text, newline="")
+            for row in (reader := csv.DictReader(lines, delimiter=separator, quoting=quoting)):
+                if None in row:
+                    raise ValueError(
+                        f"line {reader.line_num} has more fields than the header: put a text with "
+                        f'commas in quotes, as in {row[reader.fieldnames[0]]},"Well, yes"'
+                    )
+                rows.append(row)
+        else:
+            rows = [json.loads(line) for line in text.split("\n") if line.strip()]
+            if not all(isinstance(row, dict) for row in rows):
+                raise ValueError("a line holds no object: {...}")
+    except (ValueError, csv.Error) as error:
         raise ValueError(f"{path} can't be read ({error}); expected CSV or JSON lines") from error
+    chosen = 0
     for row in rows:
-        columns.check(row, path, "file_name")
-        name = Path(row["file_name"])
-        found = {columns.audio: path.parent / name, "seconds": None}  # the file's header knows
-        yield {"id": name.with_suffix("").as_posix()} | row | found
+        file_column = next((name for name in FILE_COLUMNS if name in row), "file_name")
+        if columns.text not in row and "sentence" in row:
+            row[columns.text] = row["sentence"]
+        columns.check(row, path, file_column)
+        name = Path(str(row[file_column] or ""))
+        if split is not None and not re.match(rf"{re.escape(split)}[-_./]", name.as_posix()):
+            continue
+        chosen += 1
+        clips = path.parent / "clips"
+        folder = clips if file_column == "path" and clips.is_dir() else path.parent
+        audio = folder / name if row[file_column] else None
+        # Of a metadata file no `seconds` are taken: the file's header knows.
+        seconds = row.get("duration") if file_column == "audio_filepath" else None
+        if seconds is not None and row.get("offset") is not None and audio:
+            audio = Excerpt(audio, *_numbers(path, row["offset"], seconds))
+        found = {columns.audio: audio, "seconds": seconds}
+        yield {"id": name.with_suffix("").as_posix() if audio else None} | row | found
+    if split is not None and not chosen:
+        raise ValueError(f"{path} has no file in a folder {split}; expected some: check the split")
+
+
+def _numbers(path: Path, *values) -> list[float]:
+    try:
+        return [float(value) for value in values]
+    except (TypeError, ValueError):
+        raise ValueError(f"{path} has times {values}; expected numbers, in seconds") from None
+
+
+def _pairs(path: Path) -> dict[str, str]:
+    """`{first word: the rest}` of each line."""
+    lines = (line.split(maxsplit=1) for line in read_text(path).split("\n") if line.strip())
+    return {name: " ".join(rest).strip() for name, *rest in lines}
+
+
+def _kaldi_rows(folder: Path, columns: Columns) -> Iterator[dict]:
+    """Rows of a data folder of Kaldi: wav.scp, text, and segments where there are any."""
+    sounds, segments = _pairs(folder / "wav.scp"), folder / "segments"
+    texts = _pairs(folder / "text") if columns.text_required else {}
+    places = _pairs(segments) if segments.is_file() else dict.fromkeys(sounds, "")
+    for name, place in places.items():
+        recording, *times = place.split() or [name]
+        value = sounds.get(recording, "|")
+        if value.endswith("|"):
+            raise ValueError(
+                f"{folder}/wav.scp has {value!r} for {recording}; expected the path of a sound "
+                "file: run such commands first, and list what they write"
+            )
+        path = folder / value
+        path = path if path.exists() else Path(value)
+        if times:
+            start, end = _numbers(segments, *times)
+            path = Excerpt(path, start, end - start)
+        yield {"id": name, columns.audio: path, columns.text: texts.get(name)}
 
 
 def _hub_rows(hub_id: str, config: str | None, split: str | None, columns: Columns):

@@ -6,23 +6,26 @@ into a laptop's memory. What is wrong with a clip often shows only then; it rais
 """
 
 import hashlib
-import io
+import math
 import re
 import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import soundfile
 from torch import Tensor
 
-from tiny_asr.audio import load_audio
-from tiny_asr.shapes import MAX_SAMPLES, MAX_SECONDS, SAMPLE_RATE
+from tiny_asr.audio import SILENCE, read_audio
+from tiny_asr.audio_file import EMPTY, UNREADABLE, AudioError, opened
+from tiny_asr.shapes import MAX_SECONDS, SAMPLE_RATE
 
-# What `load_audio` says in its errors, and the reason under which such a clip is counted.
-REASONS = {"NaN or Inf": "NaN or Inf", " is empty": "empty audio", "sampling_rate=": "wrong rate"}
-NO_TEXT, EMPTY, UNREADABLE = "no text", "empty audio", "unreadable audio"
-TOO_LONG, WRONG_LENGTH = f"longer than {MAX_SECONDS} s", "length unlike its `seconds`"
+NO_TEXT, TOO_LONG = "no text", f"longer than {MAX_SECONDS} s"
+WRONG_LENGTH = "length unlike its `seconds`"
+UNWRITABLE = "letters or symbols that a target can't hold"
+TOO_MUCH, TOO_LITTLE = "text too long for its clip", "text too short for its clip"
+# Characters a second: 5700 read and spontaneous clips have 1.5 to 22. Beside them, short clips may
+# be cut close, and long ones begin or end with quiet.
+MOST, LEAST, SLACK_CHARACTERS, SLACK_SECONDS = 30, 0.5, 10, 10
 
 SPELLED_OUT = str.maketrans(
     {"&": " and ", "%": " percent ", "æ": "ae", "œ": "oe", "ø": "o", "ł": "l"}
@@ -30,12 +33,28 @@ SPELLED_OUT = str.maketrans(
 )
 
 
-class BadClip(ValueError):
+class BadClip(AudioError):
     """A clip that can't be trained on; `reason` is what it is counted under."""
 
-    def __init__(self, reason: str, message: str):
-        super().__init__(message)
-        self.reason = reason
+
+@dataclass(frozen=True)
+class Excerpt:
+    """A stretch of a longer file, from `start` on, both in seconds."""
+
+    path: Path
+    start: float
+    seconds: float
+
+    def read(self) -> dict:
+        """Its samples and their rate, as `load_audio` takes them; raises AudioError."""
+        try:
+            with soundfile.SoundFile(self.path) as file:
+                rate = file.samplerate
+                file.seek(round(self.start * rate))
+                samples = file.read(round(self.seconds * rate), "float32", always_2d=True)
+        except (soundfile.LibsndfileError, OSError) as error:
+            raise AudioError(UNREADABLE, f"{self} cannot be read: {error}") from error
+        return {"array": samples.T, "sampling_rate": rate}
 
 
 @dataclass(frozen=True)
@@ -46,24 +65,27 @@ class Utterance:
     text: the target, as `normalise_transcript` gives it; empty where nobody speaks.
     seconds: its duration as the data set or the file's header states it.
     groups: `{field: value}` of the columns in GROUP_COLUMNS, for a WER by speaker, voice, ...
-    audio: the encoded file, or where it lies.
+    audio: the encoded file, where it lies, or a stretch of one.
     """
 
     id: str
     text: str
     seconds: float
     groups: dict[str, str]
-    audio: bytes | Path
+    audio: bytes | Path | Excerpt
 
-    def load(self) -> Tensor:
+    def load(self, max_seconds: float | None = MAX_SECONDS) -> Tensor:
         """Decode: (S,) float32, mono, 16 kHz. Raises BadClip, a ValueError with a `reason`."""
         try:
-            waveform = load_audio(self.audio)
-        except ValueError as error:
-            reasons = [reason for sign, reason in REASONS.items() if sign in str(error)]
-            raise BadClip((reasons or [UNREADABLE])[0], f"clip {self.id!r}: {error}") from error
+            audio = self.audio.read() if isinstance(self.audio, Excerpt) else self.audio
+            waveform, doubts = read_audio(audio)
+            for doubt in doubts:
+                if self.text or doubt.reason != SILENCE:  # where nobody speaks it is in order
+                    raise doubt
+        except AudioError as error:
+            raise BadClip(error.reason, f"clip {self.id!r}: {error}") from error
         seconds = len(waveform) / SAMPLE_RATE
-        if len(waveform) > MAX_SAMPLES:
+        if max_seconds is not None and seconds > max_seconds:
             raise BadClip(TOO_LONG, f"clip {self.id!r} lasts {seconds:.2f} s; split it")
         # Batches were formed by the stated length, and a text of 10 s does not fit 5 s of sound: a
         # wrong rate in the header and a torn file both show here.
@@ -76,7 +98,12 @@ class Utterance:
         return waveform
 
     def fingerprint(self) -> bytes:
-        """A digest of the encoded audio (16 bytes), that of nothing if its file can't be read."""
+        """A digest of the encoded audio (16 bytes), that of nothing if its file can't be read.
+
+        Of an excerpt, that of its place: reading a long file for each of its parts takes too long.
+        """
+        if isinstance(self.audio, Excerpt):
+            return hashlib.blake2b(repr(self.audio).encode(), digest_size=16).digest()
         try:
             encoded = self.audio.read_bytes() if isinstance(self.audio, Path) else self.audio
         except OSError:
@@ -100,18 +127,61 @@ def normalise_transcript(text: str) -> str:
     return " ".join(text.split())
 
 
-def stated_seconds(audio: bytes | Path | None, stated: float | None) -> float:
-    """Duration by the table if it has it, else by the file's header, which needs no decoding."""
+def target_of(text: str, name: str) -> str:
+    """`normalise_transcript`; BadClip if nothing is left, or something is lost that is spoken.
+
+    Lost would be other scripts, and symbols: `$5` is not said "5", nor `1/2` "1 2".
+    """
+    target, rest = normalise_transcript(text), re.sub(r"(?<=\d) ?%", "", text)
+    lost = set(re.findall(r"[%@#§ªº]|(?<![\w.,])-(?=\d)|(?<=\d)/(?=\d)", rest))
+    for character in set(rest) - set("&`\u00b4"):
+        kind = unicodedata.category(character)
+        letter = kind[0] in "LN" and ord(character) not in SPELLED_OUT
+        if kind[0] == "S" or kind == "No" or (letter and not normalise_transcript(character)):
+            lost.add(character)
+    if lost:
+        what = f"clip {name!r}, whose text {text!r:.60} holds {' '.join(sorted(lost))}"
+        expected = "a-z, digits and punctuation: write it as it is spoken"
+        raise BadClip(UNWRITABLE, f"{what}; expected {expected}")
+    if not target:
+        raise BadClip(NO_TEXT, f"clip {name!r} has no text")
+    return target
+
+
+def check_pace(target: str, seconds: float, name: str) -> None:
+    """Raise BadClip where so much can't have been said in this time, or so little."""
+    much = len(target) > MOST * seconds + SLACK_CHARACTERS
+    if much or len(target) < LEAST * (seconds - SLACK_SECONDS):
+        what = f"clip {name!r}, with {len(target)} letters in {seconds:.1f} s"
+        expected = f"{LEAST} to {MOST} a second: does the text belong to it?"
+        raise BadClip(TOO_MUCH if much else TOO_LITTLE, f"{what}; expected {expected}")
+
+
+def stated_seconds(audio: bytes | Path | Excerpt | None, stated, name: str) -> float:
+    """Duration by the table if it has it, else by the file's header; MP3 is counted.
+
+    Raises BadClip if there is no sound, ValueError if the table states no seconds.
+    """
     if audio is None or audio == b"":
-        raise BadClip(EMPTY, "no bytes and no path")
-    if stated is None or not np.isfinite(stated):
+        raise BadClip(EMPTY, f"clip {name!r} has no bytes and no path")
+    try:
+        stated = math.nan if stated is None else float(stated)
+    except (TypeError, ValueError):
+        raise ValueError(f"row {name!r} has seconds={stated!r}; expected a number") from None
+    seconds = audio.seconds if isinstance(audio, Excerpt) else stated
+    if not seconds <= MAX_SECONDS and not isinstance(audio, Excerpt):  # or NaN
         try:
-            file = audio if isinstance(audio, Path) else io.BytesIO(audio)
-            stated = soundfile.info(file).duration
-        except (soundfile.LibsndfileError, OSError) as error:
-            raise BadClip(UNREADABLE, str(error)) from error
-    if stated <= 0:
-        raise BadClip(EMPTY, "0 seconds")
-    if stated > MAX_SECONDS:
-        raise BadClip(TOO_LONG, f"{stated} s")
-    return float(stated)
+            with opened(audio, None) as sound:
+                own = sound.seconds
+                own = sum(map(len, sound.blocks)) / sound.rate if own is None else own
+        except AudioError as error:
+            raise BadClip(error.reason, f"clip {name!r}: {error}") from error
+        if stated > 100 * own > 0:
+            raise ValueError(
+                f"row {name!r} has seconds={stated:g}, but its sound lasts {own:.2f} s; expected "
+                "seconds: are these milliseconds or samples?"
+            )
+        seconds = stated if math.isfinite(stated) else own
+    if seconds <= 0:
+        raise BadClip(EMPTY, f"clip {name!r} lasts 0 seconds")
+    return seconds

@@ -13,7 +13,7 @@ import math
 import time
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import zip_longest
 from pathlib import Path
@@ -27,7 +27,8 @@ from whisper_normalizer.english import EnglishTextNormalizer
 from tiny_asr.data.augment import Augment, AugmentConfig
 from tiny_asr.data.batches import Loader, make_batches
 from tiny_asr.data.dataset import SpeechData
-from tiny_asr.shapes import SAMPLE_RATE
+from tiny_asr.data.utterance import BadClip, Utterance
+from tiny_asr.shapes import MAX_SAMPLES, MAX_SECONDS, SAMPLE_RATE
 
 if TYPE_CHECKING:  # transformers takes seconds to import, and scoring texts does not need it
     from tiny_asr.model import ASRModel
@@ -199,17 +200,13 @@ def evaluate(
         mixer = Augment(mixing, seed=seed, noise=[sound for sound in noise if sound.any()])
     model.eval()
     texts, elapsed, done = {}, 0.0, 0
-    batches = make_batches(items, max_seconds=batch_seconds, seed=seed, epoch=0, shuffle=False)
-    for indices, batch in zip(batches, Loader(dataset, batches), strict=True):
-        waveforms, lengths = batch.waveforms, batch.lengths
-        if mixer is not None and len(batch):
-            waveforms, lengths = mixer.waveform(waveforms, lengths, batch.ids, epoch=0)
-        clips = [w[:n] for w, n in zip(waveforms, lengths.tolist(), strict=True)]
+    at_once = int(max(1, batch_seconds // MAX_SECONDS))  # pieces of a long clip
+    for ids, clips, count in _sounds(dataset, items, batch_seconds, mixer):
         started = time.perf_counter()
-        written = model.transcribe(clips, SAMPLE_RATE, batch_size=len(indices))
+        written = model.transcribe(clips, SAMPLE_RATE, batch_size=max(count, at_once))
         elapsed += time.perf_counter() - started
-        texts |= zip(batch.ids, written, strict=True)
-        done += len(indices)
+        texts |= zip(ids, written, strict=True)
+        done += count
         if progress is not None:
             progress(done, len(items))
     device = str(model.device)
@@ -224,6 +221,38 @@ def evaluate(
     result = score(rows, seconds_elapsed=elapsed, device=device, dtype=dtype, seed=seed)
     about = {"shuffled_audio": shuffled_audio, "dropped": dict(dataset.dropped)}
     return replace(result, batch_seconds=batch_seconds, noise_snr_db=snr_db, **about)
+
+
+def _sounds(
+    dataset: SpeechData, items: list[Utterance], batch_seconds: float, mixer: Augment | None
+) -> Iterator[tuple[list[str], list[torch.Tensor], int]]:
+    """Ids, waveforms (S,) and how many clips they were, in batches; long clips come one by one."""
+    fits = [i for i, item in enumerate(items) if item.seconds <= MAX_SECONDS]
+    batches = []
+    if fits:
+        short, order = [items[i] for i in fits], {"seed": 0, "epoch": 0, "shuffle": False}
+        batches = make_batches(short, max_seconds=batch_seconds, **order)
+        batches = [[fits[i] for i in batch] for batch in batches]
+    for indices, batch in zip(batches, Loader(dataset, batches), strict=True):
+        waveforms, lengths = batch.waveforms, batch.lengths
+        if mixer is not None and len(batch):
+            waveforms, lengths = mixer.waveform(waveforms, lengths, batch.ids, epoch=0)
+        clips = [w[:n] for w, n in zip(waveforms, lengths.tolist(), strict=True)]
+        yield batch.ids, clips, len(indices)
+    for index in sorted(set(range(len(items))) - set(fits)):
+        item = items[index]
+        try:
+            parts = item.load(max_seconds=None).split(MAX_SAMPLES)
+        except BadClip as bad:
+            dataset.drop(index, bad.reason)
+            yield [], [], 1
+            continue
+        if mixer is not None:
+            parts = [
+                mixer.waveform(part[None], torch.tensor([len(part)]), [f"{item.id}/{k}"], 0)[0][0]
+                for k, part in enumerate(parts)
+            ]
+        yield [item.id], [torch.cat(list(parts))], 1
 
 
 def score(
