@@ -8,10 +8,8 @@ what is wrong, and all spectrograms come from `log_mel`, in training as in use.
 Shapes use the course's symbols: B clips in a batch, S samples, M mel bins, F mel frames.
 """
 
-import math
 import warnings
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from tempfile import SpooledTemporaryFile
@@ -22,21 +20,20 @@ import torch.nn.functional as F
 import torchaudio
 from transformers.audio_utils import mel_filter_bank
 
-from tiny_asr.audio_file import EMPTY, TORN, AudioError, opened
 from tiny_asr.device import send
+from tiny_asr.files.levels import Levels
+from tiny_asr.files.reading import EMPTY, TORN, AudioError, opened
 from tiny_asr.shapes import HOP_LENGTH, MAX_SAMPLES, MAX_SECONDS, SAMPLE_RATE, stage
 
 N_FFT = 400  # 25 ms of sound under one window: a few periods of the lowest voice
 LOWEST_RATE, HIGHEST_RATE = 1_000, 1_000_000  # Hz; a header outside this is broken, not unusual
 REACH = 8  # periods of the rates' common rhythm that torchaudio's filter reaches over, rounded up
 IN_MEMORY = 2**25  # bytes: a sound of more than nine minutes lies in a file
-CANCELLED = 1e-3  # -30 dB: what remains of a voice that came in opposite phase
-SILENCE = "digital silence"
-TOO_LOUD = 10.0  # no recording in floats is 20 dB over full scale
 QUIET_WINDOW = SAMPLE_RATE // 10  # 0.1 s: longer than a stop consonant, shorter than a pause
 LEVEL_WINDOW = SAMPLE_RATE // 20  # 50 ms: the level of noise is steady over it, a voice's is not
 STEADY_FRAMES = 50  # 0.5 s: in speech the level rises and falls in less
 STEADY_DB, BELOW_DB, FLOOR_DB = 8.0, 6.0, 50.0  # see `leave_out_quiet`
+SHORT_PART = 2 * SAMPLE_RATE  # alone, noises under 2 s are taken for words more often
 LONG_QUIET = int(0.8 * SAMPLE_RATE)  # at the edges of read speech there is up to 0.65 s
 QUIET_KEPT = int(0.2 * SAMPLE_RATE)  # longer than the soft sounds that begin and end words
 
@@ -86,7 +83,7 @@ def read_audio(source, sampling_rate: int | None = None) -> tuple[torch.Tensor, 
                 f"{name} has its own rate, {rate} Hz, but sampling_rate={sampling_rate} was given; "
                 "expected the same: pass sampling_rate with a bare array only",
             )
-        levels = _Levels()
+        levels = Levels()
         waveform = _joined(_resampled(map(levels.mono, sound.blocks), int(rate)))
     if levels.samples == 0 and sound.doubts:
         what = f"{name} cannot be decoded (its beginning is damaged)"
@@ -98,50 +95,6 @@ def read_audio(source, sampling_rate: int | None = None) -> tuple[torch.Tensor, 
         what = f"{name} has {levels.bad} NaN or Inf"
         raise AudioError("NaN or Inf", f"{what}; expected finite numbers: drop this clip")
     return waveform, sound.doubts + levels.doubts(name)
-
-
-@dataclass
-class _Levels:
-    """Averages a sound's channels, block by block, and looks at its levels on the way."""
-
-    samples: int = 0
-    bad: int = 0  # NaN or Inf
-    beyond: int = 0  # samples above full scale
-    peak: float = 0.0
-    energy: float = 0.0  # of the channels' mean
-    each: float = 0.0  # mean of the channels' energies
-
-    def mono(self, block: np.ndarray) -> torch.Tensor:
-        """(n, channels) -> (n,)."""
-        each = torch.from_numpy(block)
-        mono = each[:, 0].clone() if block.shape[1] == 1 else each.mean(dim=1)
-        self.samples += len(mono)
-        peak = float(each.abs().max()) if len(mono) else 0.0
-        if not math.isfinite(peak):
-            self.bad += int((~each.isfinite()).sum())
-        self.peak = max(self.peak, peak)
-        self.beyond += int((each.abs() > 1).sum()) if peak > TOO_LOUD else 0
-        self.energy += float(mono.square().sum())
-        self.each += float(each.square().sum()) / block.shape[1]
-        return mono
-
-    def doubts(self, name: str) -> list[AudioError]:
-        """What can't be right, with what to do."""
-        if self.peak == 0:
-            what = f"holds digital silence, all {self.samples} samples are 0: muted? Record again"
-            return [AudioError(SILENCE, f"{name} {what}")]
-        doubts = []
-        if self.energy < CANCELLED * self.each:
-            what = "has channels that cancel: their mean is nearly silence. Use one channel alone"
-            doubts.append(AudioError("channels cancel", f"{name} {what}"))
-        scale = f"{name} has a peak of {self.peak:g}; expected -1 to 1"
-        if self.peak > TOO_LOUD and self.beyond > self.samples / 100:
-            what = f"{scale}: floats on the scale of integers? Divide by 32768"
-            doubts.append(AudioError("wrong scale", what))
-        elif self.peak > TOO_LOUD:
-            what = f"{scale}, as all but {self.beyond} samples are: cut out these"
-            doubts.append(AudioError("a spike", what))
-        return doubts
 
 
 def _resampled(blocks: Iterable[torch.Tensor], rate: int) -> Iterator[torch.Tensor]:
@@ -168,11 +121,26 @@ def _joined(blocks: Iterable[torch.Tensor]) -> torch.Tensor:
     """Blocks (n,) as one tensor; a long one lies in a file, which the system may page out."""
     with SpooledTemporaryFile(IN_MEMORY) as file:
         for block in blocks:
-            file.write(block.numpy())
+            file.write(block.numpy().tobytes())
         if file.tell() > IN_MEMORY:
             return torch.from_numpy(np.memmap(file, np.float32, "c"))
         file.seek(0)
         return torch.from_numpy(np.frombuffer(bytearray(file.read()), np.float32))
+
+
+def cut(waveform: torch.Tensor, max_seconds: float) -> list[torch.Tensor]:
+    """A clip (S,) without its long quiets, cut there, in pieces of at most `max_seconds`.
+
+    A part too short to be understood, or known as noise, alone stays with its neighbour.
+    """
+    pieces: list[torch.Tensor] = []
+    for part in leave_out_quiet(waveform):
+        shorter, longer = sorted((len(part), len(pieces[-1]) if pieces else 0))
+        if 0 < shorter < SHORT_PART and shorter + longer <= max_seconds * SAMPLE_RATE:
+            pieces[-1] = torch.cat((pieces[-1], part))
+        else:
+            pieces += split_at_silences(part, max_seconds)
+    return pieces
 
 
 def leave_out_quiet(waveform: torch.Tensor) -> list[torch.Tensor]:

@@ -23,7 +23,7 @@ from transformers import (
 )
 from transformers.modeling_outputs import CausalLMOutput
 
-from tiny_asr.audio import leave_out_quiet, load_audio, log_mel, pad_batch, split_at_silences
+from tiny_asr.audio import cut, load_audio, log_mel, pad_batch
 from tiny_asr.config import WEIGHTS, ASRConfig
 from tiny_asr.decoder import TextDecoder, token_loss
 from tiny_asr.device import choose_device, send
@@ -38,12 +38,11 @@ from tiny_asr.hub import (
 )
 from tiny_asr.processor import ASRProcessor
 from tiny_asr.projector import AudioProjector
-from tiny_asr.shapes import HOP_LENGTH, IGNORE, SAMPLE_RATE, keep
+from tiny_asr.shapes import HOP_LENGTH, IGNORE, keep
 
 log = logging.getLogger("tiny_asr")
 
 BATCH_SIZE = 8  # pieces that are decoded side by side
-SHORT_PART = 2 * SAMPLE_RATE  # alone, noises under 2 s are taken for words more often
 LOOK_EVERY = 8  # tokens that a GPU writes between two looks whether all clips are finished
 
 
@@ -192,18 +191,8 @@ class ASRModel(PreTrainedModel):
         return [row[row != IGNORE] for row in rows.cpu()]
 
     def _pieces(self, audio, sampling_rate: int | None) -> list[Tensor]:
-        """A clip without its long quiets, cut there, in pieces of at most `config.max_seconds`.
-
-        A part too short to be understood, or known as noise, alone stays with its neighbour.
-        """
-        longest, pieces = self.config.max_seconds, []
-        for part in leave_out_quiet(load_audio(audio, sampling_rate)):
-            shorter, longer = sorted((len(part), len(pieces[-1]) if pieces else 0))
-            if 0 < shorter < SHORT_PART and shorter + longer <= longest * SAMPLE_RATE:
-                pieces[-1] = torch.cat((pieces[-1], part))
-            else:
-                pieces += split_at_silences(part, longest)
-        return pieces
+        """A clip (S,) as it is read: in pieces that the encoder can take."""
+        return cut(load_audio(audio, sampling_rate), self.config.max_seconds)
 
     def transcribe(
         self,

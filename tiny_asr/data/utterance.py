@@ -15,8 +15,9 @@ from pathlib import Path
 import soundfile
 from torch import Tensor
 
-from tiny_asr.audio import SILENCE, read_audio
-from tiny_asr.audio_file import EMPTY, UNREADABLE, AudioError, opened
+from tiny_asr.audio import read_audio
+from tiny_asr.files.levels import SILENCE
+from tiny_asr.files.reading import EMPTY, UNREADABLE, AudioError, opened
 from tiny_asr.shapes import MAX_SECONDS, SAMPLE_RATE
 
 NO_TEXT, TOO_LONG = "no text", f"longer than {MAX_SECONDS} s"

@@ -21,7 +21,7 @@ import torch
 
 from tiny_asr import audio, load_audio, sample_clip
 from tiny_asr.audio import read_audio
-from tiny_asr.audio_file import BLOCK, AudioError
+from tiny_asr.files.reading import BLOCK, AudioError
 
 RATE = 16_000
 SECONDS = 4.0
@@ -421,7 +421,7 @@ PHONE = {
 @pytest.mark.parametrize("name", PHONE)
 def test_what_phones_write_is_refused_with_advice(name, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr("tiny_asr.audio_file.find_spec", lambda name: None)
+    monkeypatch.setattr("tiny_asr.files.reading.find_spec", lambda name: None)
     (tmp_path / name).write_bytes(PHONE[name] + bytes(1000))
     with pytest.raises(AudioError, match=rf"{name} is M4A.*neither `ffmpeg`.*install FFmpeg"):
         load_audio(tmp_path / name)
