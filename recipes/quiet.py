@@ -90,11 +90,13 @@ def main() -> None:
                 for i, (file, text, written) in enumerate(zip(files, said, heard, strict=True))
             ]
             r = score(rows, seconds_elapsed=None, device=str(model.device), dtype="float32")
-            clean = r.wer if clean is None else clean
-            wer, low, high, more = (100 * x for x in (r.wer, r.wer_low, r.wer_high, r.wer - clean))
+            clean = r.wer.value if clean is None else clean
+            wer, low, high, more = (
+                100 * x for x in (r.wer.value, r.wer.low, r.wer.high, r.wer.value - clean)
+            )
             print(
                 f"| {which} | {name} | {len(files)} | {r.words} | {wer:.1f} % | "
-                f"{low:.1f} to {high:.1f} % | {more:+.1f} | {round(r.empty * len(files))} |",
+                f"{low:.1f} to {high:.1f} % | {more:+.1f} | {round(r.empty.value * len(files))} |",
                 flush=True,
             )
 

@@ -271,7 +271,11 @@ COMMANDS = [
         lambda: ["trace", sound("31.wav", 31), "--out", folder("out")],
         r"expected at most 30",
     ),
-    ("out is a file", lambda: ["trace", "--out", file("o", b"")], r"/o' .*choose another --out"),
+    (
+        "out is a file",
+        lambda: ["trace", "--out", file("o", b"")],
+        r"/o' *: .*/o is a file; expected a folder to write: choose one",
+    ),
     ("two streams", lambda: ["transcribe", "--stream", "a", "b"], r"2 files; expected one file"),
     (
         "JSON stream",

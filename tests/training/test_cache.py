@@ -11,13 +11,15 @@ from pathlib import Path
 
 import psutil
 import pytest
+import soundfile
 import torch
 from checkpoints import write_whisper
-from fixtures_models import decoder_dir, encoder_dir, folder, pair
+from fixtures_models import decoder_dir, encoder_dir, folder, noise, pair
 from small_runs import SECONDS, clips, end, small_run, some_rows, start, write_rows
 
 from tiny_asr import ASRConfig, ASRModel, load_audio
 from tiny_asr.data.dataset import load_data
+from tiny_asr.data.utterance import Utterance
 from tiny_asr.training.cache import CacheError, EncoderCache, build_cache, cache_keys
 from tiny_asr.training.settings import TrainingSettings
 
@@ -83,7 +85,7 @@ def test_nothing_is_read_again_but_what_has_changed(tmp_path, monkeypatch):
         (folder / f"{row['id']}.txt").write_text(row["text"])
     first, _ = build(tmp_path / "caches", load_data(folder))
     with monkeypatch.context() as patch:
-        for kind, method in ((Path, "read_bytes"), (EncoderCache, "__getitem__")):
+        for kind, method in ((Utterance, "fingerprint"), (EncoderCache, "__getitem__")):
             patch.setattr(kind, method, lambda *_: pytest.fail("it was read again"))
         again, said = build(tmp_path / "caches", load_data(folder))
     assert again.directory == first.directory and said.startswith("cache: 3 clips in ")
@@ -93,6 +95,18 @@ def test_nothing_is_read_again_but_what_has_changed(tmp_path, monkeypatch):
     assert other.directory != first.directory and "will take about" in said
     assert torch.equal(other["clip-0-0"], first["clip-0-0"])
     assert not torch.equal(other["clip-0-1"], first["clip-0-1"])
+
+
+def test_stretches_of_one_long_file_are_cached_each(tmp_path):
+    """As Kaldi's `segments` name them."""
+    folder = tmp_path / "kaldi"
+    folder.mkdir()
+    soundfile.write(folder / "long.wav", noise(4).numpy(), 16_000)
+    (folder / "wav.scp").write_text("r long.wav\n")
+    (folder / "segments").write_text("a r 0.0 2.0\nb r 2.0 4.0\n")
+    (folder / "text").write_text("a one two three\nb four five six\n")
+    cache, _ = build(tmp_path / "caches", load_data(folder))
+    assert cache["a"].shape == cache["b"].shape and not torch.equal(cache["a"], cache["b"])
 
 
 def test_what_was_damaged_after_it_was_found_good_is_found_damaged(built):

@@ -30,7 +30,7 @@ from tiny_asr.audio import N_FFT, log_mel
 from tiny_asr.data.augment import Augment, AugmentConfig
 from tiny_asr.data.batches import Batch, Loader, make_batches, rank_slice
 from tiny_asr.data.dataset import SpeechData
-from tiny_asr.data.utterance import Utterance
+from tiny_asr.data.utterance import Excerpt, Utterance
 from tiny_asr.device import DTYPES, send
 from tiny_asr.shapes import HOP_LENGTH, SAMPLE_RATE, SAMPLES_PER_ENCODER_FRAME
 from tiny_asr.training.checkpoint import temporary_folder
@@ -193,11 +193,13 @@ def _stamp(clip: Utterance) -> bytes:
     """What changes with a clip's audio, and needs no reading of files."""
     if isinstance(clip.audio, bytes):
         return clip.fingerprint()
+    excerpt = isinstance(clip.audio, Excerpt)
+    file, start = (clip.audio.path, clip.audio.start) if excerpt else (clip.audio, 0.0)
     try:
-        about = clip.audio.stat()
+        about = file.stat()
     except OSError:  # it can't be decoded either
         return b""
-    return f"{about.st_size} {about.st_mtime_ns}".encode()
+    return f"{start} {about.st_size} {about.st_mtime_ns}".encode()
 
 
 def build_cache(
