@@ -1,5 +1,7 @@
 """The model whole: loss, transcripts, streaming, number formats, devices, modes."""
 
+import warnings
+
 import pytest
 import torch
 from fixtures_models import (
@@ -20,7 +22,7 @@ from fixtures_models import (
 from torch.nn.functional import cross_entropy
 
 from tiny_asr import ASRConfig, ASRModel
-from tiny_asr.audio import split_at_silences
+from tiny_asr.audio import load_audio, split_at_silences
 from tiny_asr.shapes import IGNORE
 
 RATE = 16_000
@@ -324,3 +326,14 @@ def test_training_mode_reaches_the_projector_only():
     assert training == {"", *(n for n, _ in model.named_modules() if "audio_projector" in n)}
     trained = {name for name, weight in model.named_parameters() if weight.requires_grad}
     assert trained == {n for n, _ in model.named_parameters() if n.startswith("audio_projector.")}
+
+
+def test_what_may_be_doubted_in_a_sound_is_told_when_it_is_loaded_and_not_again():
+    silence = torch.zeros(16_000)
+    with pytest.warns(UserWarning, match="digital silence"):
+        loaded = load_audio(silence.numpy(), 16_000)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pair().transcribe(loaded, 16_000, max_new_tokens=1)
+    with pytest.warns(UserWarning, match="digital silence"):
+        pair().transcribe(silence.numpy(), 16_000, max_new_tokens=1)

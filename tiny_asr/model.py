@@ -23,7 +23,7 @@ from transformers import (
 )
 from transformers.modeling_outputs import CausalLMOutput
 
-from tiny_asr.audio import cut, load_audio, log_mel, pad_batch
+from tiny_asr.audio import cut, load_audio, log_mel, pad_batch, read_audio
 from tiny_asr.config import WEIGHTS, ASRConfig
 from tiny_asr.decoder import TextDecoder, token_loss
 from tiny_asr.device import choose_device, send
@@ -192,6 +192,8 @@ class ASRModel(PreTrainedModel):
 
     def _pieces(self, audio, sampling_rate: int | None) -> list[Tensor]:
         """A clip (S,) as it is read: in pieces that the encoder can take."""
+        if isinstance(audio, Tensor):  # was loaded before, and what may be doubted in it told
+            return cut(read_audio(audio, sampling_rate)[0], self.config.max_seconds)
         return cut(load_audio(audio, sampling_rate), self.config.max_seconds)
 
     def transcribe(

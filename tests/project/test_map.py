@@ -14,7 +14,8 @@ def test_every_file_and_folder_that_the_map_names_is_there():
     named = set(re.findall(r"`((?:[\w]+/)*\w+\.(?:py|toml|txt)|(?:\w+/)+)`", MAP))
     assert len(named) > 25
     in_data = {f"{name}.py" for name in ("sources", "utterance", "batches", "augment", "effects")}
-    for name in named - in_data:  # the map says `data/` before them
+    made = {name for name in named if name.startswith("runs/")}
+    for name in named - in_data - made:  # the map says `data/` before the first
         pattern = name.replace("0N", "0?")
         assert any(list(place.glob(pattern.rstrip("/"))) for place in PLACES), name
 
