@@ -28,6 +28,7 @@ COPIED = (  # with every page that the README or a notebook leads to
     "environment.yml",
     "notebooks/colab.py",
     "pyproject.toml",
+    "recipes",
     "tiny_asr",
 )
 LEFT_OUT = shutil.ignore_patterns("__pycache__", ".*")

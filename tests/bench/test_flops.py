@@ -5,6 +5,7 @@ import torch
 from fixtures_models import noise, pair, parameters
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
+from transformers import MixtralConfig
 
 from tiny_asr import ASRConfig, ASRModel
 from tiny_asr.bench.flops import Work, sizes
@@ -24,6 +25,14 @@ def test_sizes_of_the_full_pair_are_those_of_its_models():
     n = sizes(ASRConfig.from_pretrained("full"))
     assert (n["encoder"], n["decoder"]) == (636_968_960, 3_075_098_624)
     assert (n["decoder layers"], n["head"]) == (2_812_280_832, 128_256 * 2048)
+
+
+def test_a_mixture_of_experts_can_be_counted():
+    small = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "vocab_size": 99}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "num_local_experts": 4}
+    config = ASRConfig.from_pretrained("tiny")
+    config.decoder_config = MixtralConfig(**small, **heads)
+    assert sizes(config)["cached"] == 2 * 2 * 2 * 8  # layers, keys and values, heads, their width
 
 
 def test_sizes_of_a_loaded_pair_are_what_it_holds():

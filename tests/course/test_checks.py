@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from tiny_asr.audio import pad_batch
 from tiny_asr.course import checks
 from tiny_asr.course.quiz import Question, Quiz, quiz
 
@@ -105,6 +106,13 @@ def test_code_that_stops_is_told_where(say):
     line = say(equals(1), answer)
     assert "your code stopped with IndexError: list index out of range" in line
     assert "in `return [1, 2][5]`" in line
+
+
+def test_code_that_calls_the_package_wrongly_is_told_its_own_line(say):
+    def answer():
+        return pad_batch([torch.zeros(0)], 160)
+
+    assert "in `return pad_batch([torch.zeros(0)], 160)`" in say(equals(1), answer)
 
 
 def test_an_answer_that_cannot_be_called_is_told_so(say):

@@ -7,7 +7,8 @@ import pytest
 import torch
 from fixtures_models import noise
 
-from tiny_asr.course.recorder import VoiceRecorder, require_sound
+from tiny_asr.course.recorder import VoiceRecorder
+from tiny_asr.files.levels import require_sound
 
 
 def receive(recorder: VoiceRecorder, samples: bytes, source: str = "the microphone") -> None:

@@ -19,10 +19,12 @@ from tiny_asr.shapes import ENCODER_FRAMES_PER_SECOND
 
 def empty_parts(config: ASRConfig) -> dict[str, nn.Module]:
     """The three models on torch's meta device, where tensors have shapes and hold no numbers."""
+    text = config.decoder_config
     with torch.device("meta"):
         return {
             "encoder": EncoderOfCheckpoint(config.encoder_config),
-            "decoder": AutoModelForCausalLM.from_config(config.decoder_config),
+            # In bfloat16: mixtures of experts run in no other number format there.
+            "decoder": AutoModelForCausalLM.from_config(text, dtype=torch.bfloat16),
             "projector": AudioProjector(config),
         }
 

@@ -61,10 +61,10 @@ def check_target(option: str, path: Path | str | None, folder: bool = False) -> 
             problem = "its name holds a null character"
         elif not home.is_dir():
             problem = f"{home} is a file" if home.exists() else f"there is no folder {home}"
-        elif not os.access(home, os.W_OK):
-            problem = f"{home} can't be written to"
         elif not folder and path.exists() and not path.is_file():
             problem = "it is a folder or a device"
+        elif not os.access(path if path.exists() else home, os.W_OK):
+            problem = f"{path if path.exists() else home} can't be written to"
     except UnicodeError:
         problem = "its name is not UTF-8"
     except OSError as error:  # such as a name that is too long

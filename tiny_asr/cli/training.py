@@ -85,7 +85,8 @@ def train(
     given.pop("not_settings")
     settings = _settings(given, config, resume)
     check_target("--out", settings.out, folder=True)
-    check_target("--cache", settings.cache, folder=True)
+    if settings.cache is not None and not Path(settings.cache).is_dir():  # it may be full already
+        check_target("--cache", settings.cache, folder=True)
     from tiny_asr.training.checkpoint import has_checkpoint
     from tiny_asr.training.trainer import Trainer
 

@@ -190,7 +190,7 @@ def _numbers(value) -> np.ndarray | None:
 
 def _stopped(error: Exception) -> str:
     """An exception of the student's code as one line, with the line of code that raised it."""
-    ours = os.path.dirname(__file__)
+    ours = os.path.dirname(os.path.dirname(__file__))  # the package
     frames = traceback.extract_tb(error.__traceback__)
     theirs = [f for f in frames if not f.filename.startswith(ours) and "site-packages" not in f[0]]
     where = f" in `{theirs[-1].line}`" if theirs and theirs[-1].line else ""

@@ -7,7 +7,6 @@ its own, such as `instant` or `rate_view`; its image has an alt text, and where 
 sentence stands in its place.
 """
 
-import base64
 from collections.abc import Callable
 from functools import partial
 from html import escape
@@ -21,7 +20,6 @@ from tiny_asr.course.drawing import page, waves
 from tiny_asr.figures.plots import draw_panels
 from tiny_asr.figures.style import (
     AUDIO,
-    CSS_DPI,
     ENCODER,
     MARK,
     PROMPT,
@@ -30,19 +28,12 @@ from tiny_asr.figures.style import (
     Picture,
     drawn,
     many,
-    png,
+    picture_html,
 )
 from tiny_asr.figures.trace import Trace
 from tiny_asr.shapes import SAMPLE_RATE, SAMPLES_PER_ENCODER_FRAME
 
 RATES = range(1, 11)
-
-
-def picture_html(figure: Picture) -> str:
-    """A figure as HTML, its PNG in it, with its alt text."""
-    data = base64.b64encode(png(figure, dpi=CSS_DPI)).decode()
-    source = f'src="data:image/png;base64,{data}" style="max-width: 100%"'
-    return f'<img alt="{escape(figure.alt)}" {source}>'
 
 
 class Explorer(VBox):

@@ -16,25 +16,8 @@ from torch import Tensor
 from traitlets import Int, Unicode
 
 from tiny_asr.audio import load_audio
+from tiny_asr.files.levels import require_sound
 from tiny_asr.shapes import MAX_SECONDS, SAMPLE_RATE
-
-QUIETEST_PEAK = 1e-3  # -60 dB: speech into a poor microphone is louder, a muted one is below it
-
-
-def require_sound(waveform: Tensor) -> Tensor:
-    """Return a clip (S,) unchanged, or raise ValueError where it is as good as silent.
-
-    A recogniser asked about silence may make words up, and a muted microphone is the most common
-    reason for it.
-    """
-    peak = float(waveform.abs().max())
-    if peak < QUIETEST_PEAK:
-        raise ValueError(
-            f"only silence came: the loudest of {len(waveform):,} samples is {peak:.2g}, and "
-            f"speech reaches 0.1; expected at least {QUIETEST_PEAK:g}: is the microphone muted, or "
-            "another one chosen?"
-        )
-    return waveform
 
 
 class VoiceRecorder(anywidget.AnyWidget):

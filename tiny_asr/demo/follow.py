@@ -13,11 +13,11 @@ from typing import NamedTuple
 import pyarrow.parquet
 
 from tiny_asr.audio import load_audio
-from tiny_asr.course.explorers import picture_html
-from tiny_asr.course.recorder import require_sound
 from tiny_asr.figures import plots
+from tiny_asr.figures.style import picture_html
 from tiny_asr.figures.tables import Table
 from tiny_asr.figures.trace import Trace, trace_clip
+from tiny_asr.files.levels import require_sound
 from tiny_asr.hub import data_dir, sample_clip
 from tiny_asr.shapes import CONTRACT, SAMPLE_RATE, SAMPLES_PER_ENCODER_FRAME, record
 

@@ -31,6 +31,7 @@ class ReadyCaches:
         if places:
             _, cache = self.ready.pop(places[-1])
         else:
+            self.ready = self.ready[1 - MOST_CACHES :]  # room for another, before it is made
             cache = KVCache(language_model, rows, columns, record=True)
         try:
             yield cache

@@ -8,6 +8,7 @@ The same trace gives the same bytes.
 import base64
 import io
 from functools import wraps
+from html import escape
 from pathlib import Path
 
 from matplotlib import style
@@ -156,3 +157,10 @@ def seen(text: str, longest: int = 60) -> str:
     """A piece of text with its spaces and line ends made visible, cut if it is long."""
     text = legible(text.replace(" ", "\u2423").replace("\n", "\u21b5"))
     return text if len(text) <= longest else f"{text[: longest - 1]}\u2026"
+
+
+def picture_html(figure: Picture) -> str:
+    """A figure as HTML, its PNG in it, with its alt text."""
+    data = base64.b64encode(png(figure, dpi=CSS_DPI)).decode()
+    source = f'src="data:image/png;base64,{data}" style="max-width: 100%"'
+    return f'<img alt="{escape(figure.alt)}" {source}>'

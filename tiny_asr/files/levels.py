@@ -10,6 +10,7 @@ from tiny_asr.files.reading import AudioError
 
 CANCELLED = 1e-3  # -30 dB: what remains of a voice that came in opposite phase
 SILENCE = "digital silence"
+QUIETEST_PEAK = 1e-3  # -60 dB: speech into a poor microphone is louder, a muted one is below it
 TOO_LOUD = 10.0  # no recording in floats is 20 dB over full scale
 
 
@@ -55,3 +56,19 @@ class Levels:
             what = f"{scale}, as all but {self.beyond} samples are: cut out these"
             doubts.append(AudioError("a spike", what))
         return doubts
+
+
+def require_sound(waveform: torch.Tensor) -> torch.Tensor:
+    """Return a clip (S,) unchanged, or raise ValueError where it is as good as silent.
+
+    A recogniser asked about silence may make words up, and a muted microphone is the most common
+    reason for it.
+    """
+    peak = float(waveform.abs().max())
+    if peak < QUIETEST_PEAK:
+        raise ValueError(
+            f"only silence came: the loudest of {len(waveform):,} samples is {peak:.2g}, and "
+            f"speech reaches 0.1; expected at least {QUIETEST_PEAK:g}: is the microphone muted, or "
+            "another one chosen?"
+        )
+    return waveform

@@ -107,10 +107,7 @@ class EncoderCache:
         """Compare the checksums, unless that was done since the file was last written to.
 
         Raises CacheError where one differs."""
-        written, noted = (
-            str((self.directory / FRAMES).stat().st_mtime_ns),
-            self.directory / VERIFIED,
-        )
+        written, noted = _written(self.directory), self.directory / VERIFIED
         if noted.is_file() and noted.read_text() == written:
             return
         for clip_id, (_, _, checksum) in self.clips.items():
