@@ -407,7 +407,7 @@ def test_pieces_are_read_as_training_data(pieces, made):
         names = re.split(r"\+|\*\d+", row["voice"].removeprefix("kokoro/"))
         assert set(filter(None, names)) <= set(voices.HEARD)
     clips = load_data(out)
-    assert len(clips) == 16
+    assert len(clips) + clips.dropped.total() == 16  # random weights speak some at an odd pace
     assert len(clips[0].load()) == pytest.approx(clips[0].seconds * 16_000)
 
 
