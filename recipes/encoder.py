@@ -18,8 +18,8 @@ transcription  the frozen tiny-decoder writes the transcript, through a projecto
 The linear layers are thrown away afterwards; the projector lies in the folder `pair` beside the
 log, to begin a `tiny-asr train` with. No weight of the teacher is copied.
 
-All sound lies on the device, and everything after decoding is done there: augmentation for a whole
-batch at once, on waveforms, on the power spectrum, on the mel.
+All sound lies on the device, and is augmented there, a whole batch at once, as in every training
+(`tiny_asr.data.augment`).
 """
 
 import argparse
@@ -44,7 +44,8 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from recipes.steps import fit, save_half
 from recipes.text import CHECKOUT, SHARED, WORK
-from tiny_asr.audio import N_FFT, _spectrogram_and_filters
+from tiny_asr.audio import log_mel
+from tiny_asr.data.augment import Augment, AugmentConfig
 from tiny_asr.data.dataset import load_data
 from tiny_asr.encoder import HUB_PREFIX, AudioEncoder, EncoderOfCheckpoint
 from tiny_asr.evaluation.score import normalise
@@ -211,125 +212,49 @@ class Heard:
     encoder_frames: Tensor
 
 
+# What the student hears of a clip, by the package's own augmentation. Speeds, which change pitch
+# and throat with them, are those of SPEEDS: clips are resampled once, and not in each batch.
+CHANGES = AugmentConfig(
+    reverb_probability=0.33,
+    reverb_seconds=(0.1, 0.5),
+    noise_probability=0.5,
+    noise_snr_db=(0.0, 30.0),
+    band_limit_probability=0.2,
+    gain_db=(-16.0, 10.0),
+    time_masks=2,
+    time_mask_frames=40,
+    time_mask_share=0.12,
+    frequency_masks=2,
+    frequency_mask_bins=18,
+)
+
+
 class Listening:
-    """From waveforms to log-mels, with everything that may happen to sound on the way."""
+    """From waveforms to log-mels: as they are for the teacher, changed for the student.
 
-    def __init__(self, noise: Clips, bins: int, generator: torch.Generator):
-        self.noise, self.bins, self.generator = noise, bins, generator
-        self.device = noise.samples.device
-        _, self.filters = _spectrogram_and_filters(bins, self.device)
-        # A Fourier transform by matrix product: cuFFT would plan anew for each batch's shape.
-        turn = torch.arange(N_FFT // 2 + 1)[:, None] * torch.arange(N_FFT) % N_FFT
-        angle = 2 * math.pi * turn.double() / N_FFT
-        waves = torch.cat([angle.cos(), angle.sin()]) * torch.hann_window(N_FFT).double()
-        self.waves = waves.float().to(self.device)
+    Args:
+        noise: clips of noise to mix in.
+        bins: M of the encoder.
+        seed: with the number of the batch and the row, it decides what happens to a clip.
+    """
 
-    def draw(self, *shape, low=0.0, high=1.0) -> Tensor:
-        return low + (high - low) * torch.rand(*shape, generator=self.generator, device=self.device)
+    def __init__(self, noise: Clips, bins: int, seed: int):
+        sounds = noise.samples.cpu().split(noise.lengths.tolist())
+        recorded = [sound.float() / 32768 for sound in sounds]
+        self.augment, self.bins, self.batches = Augment(CHANGES, seed=seed, noise=recorded), bins, 0
 
     def __call__(self, waveforms: Tensor, lengths: Tensor, change: bool) -> Heard:
         """Waveforms (B, S), S a multiple of 1600, and lengths (B,); `change` them or not."""
-        batch = len(waveforms)
-        lengths = -(-lengths // MULTIPLE) * MULTIPLE
-        encoder_frames = lengths // (2 * HOP_LENGTH)
-        lengths = lengths.to(self.device)
-        if not change:
-            mel = self.log_mel(self.power(waveforms), lengths)
-            return Heard(mel, mel, encoder_frames)
-        waveforms = waveforms * 10 ** self.draw(batch, 1, low=-0.8, high=0.5)  # -16 to 10 dB
-        # Other throats: stretch the spectrum (Jaitly and Hinton 2013). Teacher and student hear it.
-        warp = torch.where(self.draw(batch) < 0.6, self.draw(batch, low=0.86, high=1.16), 1.0)
-        clean = warped(self.power(waveforms), warp)
-        dirty = warped(self.power(self.noisy(self.echoed(waveforms), lengths)), warp)
-        student = self.masked(
-            self.log_mel(self.band_limited(dirty), lengths), lengths // HOP_LENGTH
-        )
-        return Heard(self.log_mel(clean, lengths), student, encoder_frames)
-
-    def power(self, waveforms: Tensor) -> Tensor:
-        sound = F.pad(F.pad(waveforms, (0, N_FFT // 2)), (N_FFT // 2, 0), mode="reflect")
-        parts = self.waves @ sound.unfold(1, N_FFT, HOP_LENGTH)[:, :-1].transpose(1, 2)
-        real, imaginary = parts.chunk(2, dim=1)
-        return real**2 + imaginary**2
-
-    def log_mel(self, power: Tensor, lengths: Tensor) -> Tensor:
-        """As tiny_asr.audio.log_mel, from a power spectrum."""
-        loudness = (self.filters @ power).clamp(min=1e-10).log10()
-        frame = torch.arange(power.shape[2], device=self.device)
-        beyond = (frame >= (lengths // HOP_LENGTH)[:, None])[:, None]
-        loudest = loudness.masked_fill(beyond, -torch.inf).amax(dim=(1, 2), keepdim=True)
-        return ((torch.maximum(loudness, loudest - 8.0) + 4.0) / 4.0).masked_fill(beyond, 0.0)
-
-    def echoed(self, waveforms: Tensor) -> Tensor:
-        """A third of the clips in a room: the direct sound, then decaying noise (Polack 1988)."""
-        batch, size, taps = len(waveforms), waveforms.shape[1], 6400
-        time = torch.arange(taps, device=self.device) / SAMPLE_RATE
-        decay = math.log(1000) / self.draw(batch, 1, low=0.1, high=0.5)
-        tail = torch.randn(batch, taps, generator=self.generator, device=self.device)
-        tail = tail * (-decay * time).exp()
-        tail[:, :32] = 0
-        tail = tail / tail.pow(2).sum(1, keepdim=True).sqrt().clamp(min=1e-6)
-        tail = tail * 10 ** (-self.draw(batch, 1, low=0.0, high=0.6)) * (self.draw(batch, 1) < 0.33)
-        tail[:, 0] = 1
-        n = 1 << (size + taps - 1).bit_length()
-        rows = 1 << (batch - 1).bit_length()  # few shapes, so that cuFFT's plans are used again
-        tail, sound = (F.pad(x, (0, 0, 0, rows - batch)) for x in (tail, waveforms))
-        echoed = torch.fft.irfft(torch.fft.rfft(sound, n) * torch.fft.rfft(tail, n), n)
-        return echoed[:batch, :size]
-
-    def noisy(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
-        """A third of the clips with a recording of noise, a sixth with white or dull noise."""
-        batch, size = waveforms.shape
-        start = (self.draw(batch, 1) * (len(self.noise.samples) - size - 1)).long()
-        place = start + torch.arange(size, device=self.device)
-        recorded = self.noise.samples[place].float()
-        white = torch.randn(batch, size, generator=self.generator, device=self.device)
-        white = white + self.draw(batch, 1, high=4.0) * F.avg_pool1d(white[:, None], 9, 1, 4)[:, 0]
-        kind = self.draw(batch, 1)
-        own = torch.arange(size, device=self.device) < lengths[:, None]
-        for noise, chosen in ((recorded, kind < 0.33), (white, kind > 0.83)):
-            snr = self.draw(batch, 1, low=0.0, high=30.0)
-            wanted = waveforms.pow(2).sum(1, keepdim=True) / own.sum(1, keepdim=True)
-            level = (noise * own).pow(2).sum(1, keepdim=True) / own.sum(1, keepdim=True)
-            gain = (wanted / level.clamp(min=1e-8)).sqrt() * 10 ** (-snr / 20)
-            waveforms = waveforms + noise * own * gain.clamp(max=30) * chosen
-        return waveforms
-
-    def band_limited(self, power: Tensor) -> Tensor:
-        """A fifth of the clips through a low-pass of 2 to 7 kHz, a third of those a telephone."""
-        batch = len(power)
-        hz = torch.linspace(0, SAMPLE_RATE / 2, power.shape[1], device=self.device)
-        cut = torch.where(self.draw(batch) < 0.2, self.draw(batch, low=2000, high=7000), 9000.0)
-        low = torch.where((cut < 9000) & (self.draw(batch) < 0.33), 300.0, -100.0)
-        kept = ((cut[:, None] - hz) / 200).sigmoid() * ((hz - low[:, None]) / 50).sigmoid()
-        return power * (kept**2)[..., None].clamp(min=1e-9)
-
-    def masked(self, mel: Tensor, frames: Tensor) -> Tensor:
-        """SpecAugment (Park et al. 2019): two masks over time, two over frequency."""
-        batch, bins, size = mel.shape
-        mean = mel.sum((1, 2), keepdim=True) / (frames[:, None, None] * bins)
-        time, bin_ = torch.arange(size, device=self.device), torch.arange(bins, device=self.device)
-        for _ in range(2):
-            width = self.draw(batch) * (frames * 0.12).clamp(max=40)
-            start = self.draw(batch) * (frames - width)
-            hidden = (time >= start[:, None]) & (time < (start + width)[:, None])
-            mel = torch.where(hidden[:, None], mean, mel)
-            width = self.draw(batch, high=18.0)
-            start = self.draw(batch) * (bins - width)
-            hidden = (bin_ >= start[:, None]) & (bin_ < (start + width)[:, None])
-            mel = torch.where(hidden[..., None], mean, mel)
-        return mel.masked_fill(time >= frames[:, None, None], 0.0)
-
-
-def warped(power: Tensor, factor: Tensor) -> Tensor:
-    """Stretch spectra (B, frequencies, F) over frequency by factors (B,), linearly."""
-    top = power.shape[1] - 1
-    place = (torch.arange(top + 1, device=power.device) / factor[:, None]).clamp(max=top)
-    low = place.floor().long()
-    share = (place - low)[..., None]
-    below = power.gather(1, low[..., None].expand_as(power))
-    above = power.gather(1, (low + 1).clamp(max=top)[..., None].expand_as(power))
-    return below * (1 - share) + above * share
+        padded = -(-lengths // MULTIPLE) * MULTIPLE
+        teacher = student = log_mel(waveforms, self.bins, padded)
+        if change:
+            ids = [str(row) for row in range(len(waveforms))]
+            dirty, own = self.augment.waveform(waveforms, lengths, ids, self.batches, MULTIPLE)
+            dirty = F.pad(dirty, (0, waveforms.shape[1] - dirty.shape[1]))
+            frames = own // HOP_LENGTH
+            student = self.augment.mel(log_mel(dirty, self.bins, own), frames, ids, self.batches)
+            self.batches += 1
+        return Heard(teacher, student, padded // (2 * HOP_LENGTH))
 
 
 class Student(nn.Module):
@@ -446,9 +371,7 @@ def main() -> None:
     if not a.no_compile:
         for layer in student.encoder.whisper.layers:
             layer.compile(dynamic=True)
-    listening = Listening(
-        sources.noise, config.num_mel_bins, torch.Generator(device).manual_seed(a.seed)
-    )
+    listening = Listening(sources.noise, config.num_mel_bins, a.seed)
     trained = [p for p in student.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(
         trained,

@@ -51,7 +51,7 @@ def main() -> None:
     sources = Sources.load(a, pair.processor.tokenizer, device)
     print(f"hours {sources.hours()}, ready after {time.time() - began:.0f} s", flush=True)
     bins = pair.encoder.whisper.num_mel_bins
-    listening = Listening(sources.noise, bins, torch.Generator(device).manual_seed(a.seed))
+    listening = Listening(sources.noise, bins, a.seed)
     weights = list(pair.audio_projector.parameters())
     optimizer = torch.optim.AdamW(
         weights, betas=(0.9, 0.98), weight_decay=a.weight_decay, fused=device.type == "cuda"
