@@ -68,6 +68,7 @@ class InMemory(io.BytesIO):
     """Bytes as a file; a seek to before its start, as headers may ask for, goes nowhere."""
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Where the next byte is read from, afterwards."""
         try:
             return super().seek(offset, whence)
         except (ValueError, OverflowError):  # raised in a callback, it would be printed
