@@ -139,7 +139,8 @@ def test_a_voice_becomes_text_word_by_word(page, shots):
     seen = shapes(page)
     assert list(seen) == [stage for stage in CONTRACT if stage != "text_logits"]
     samples = int(seen["waveform"].split()[-1])
-    assert SPEAKING_SECONDS - 0.5 < samples / 16_000 < SPEAKING_SECONDS + 2
+    # The sentence lasts 2.98 s; where it is quiet for long afterwards, that is left out.
+    assert 2.9 < samples / 16_000 < SPEAKING_SECONDS + 2
     assert seen["log_mel"] == f"1 x 80 x {samples // 160}"
     page.screenshot(path=shots / "demo_voice.png", full_page=True)
 
