@@ -1,0 +1,62 @@
+"""The thread of the course: one sentence in two clips, heard well in one and wrongly in the other.
+
+Who made the mistake? Lessons 02 to 04 look at the same place in both clips: the words that are
+written otherwise than they were said. Where those words lie in the sound is told by the decoder,
+which looks there when it predicts them (lesson 04).
+"""
+
+from typing import NamedTuple
+
+import jiwer
+import torch
+from torch import Tensor
+
+from tiny_asr.course import lesson_04_writing as writing
+
+SENTENCE = "she listens to the sea and its waves turn into words"
+
+
+class Place(NamedTuple):
+    """A word, and the audio embeddings from `begin` to before `end` in which it was said."""
+
+    word: str
+    begin: int
+    end: int
+
+
+def missed(said: str, written: str) -> range:
+    """The words of what was said, by number, from the first that was written otherwise to the last.
+
+    Empty where both are the same. An invented word counts for the one that it stands before.
+    """
+    chunks = jiwer.process_words(said, written).alignments[0]
+    wrong = [c for c in chunks if c.type != "equal"]
+    if not wrong:
+        return range(0)
+    last = min(wrong[-1].ref_end_idx, len(said.split()))
+    first = min(wrong[0].ref_start_idx, len(said.split()) - 1)
+    return range(first, max(last, first + 1))
+
+
+@torch.no_grad()
+def places(model, audio_embeddings: Tensor, text: str) -> list[Place]:
+    """Where the words of a text lie among the audio embeddings (1, A, llm_dim) of one clip.
+
+    A word begins where the decoder looks most when it predicts the word's first token, in the
+    layers that move along the audio, and ends where the next one begins.
+    """
+    tokens = model.processor.labels([text])[0]
+    weights = writing.gaze(model, audio_embeddings, tokens)
+    looked = weights[writing.following(weights)].mean(dim=0).argmax(dim=1)
+    decode = model.processor.tokenizer.decode
+    pieces = [decode(token) for token in tokens[:-1]]
+    firsts = [n for n, piece in enumerate(pieces) if n == 0 or piece.startswith(" ")]
+    begins = looked[firsts].cummax(dim=0).values.tolist()
+    ends = [*begins[1:], audio_embeddings.shape[1]]
+    words = zip(text.split(), begins, ends, strict=True)
+    return [Place(word, begin, max(end, begin + 1)) for word, begin, end in words]
+
+
+def span(found: list[Place], words: range) -> slice:
+    """The audio embeddings of some words, by their numbers."""
+    return slice(found[words[0]].begin, found[words[-1]].end)
