@@ -1,8 +1,8 @@
 """Notebook 02: does the ear hear in one clip what it hears in another that says the same?
 
 Two clips of one sentence are never equally long, so their frames are first laid beside each other
-by dynamic time warping: of all ways through the table of cosines that only go forward, the one along
-which the frames are most alike (Sakoe and Chiba 1978).
+by dynamic time warping: of all ways through the table of cosines that only go forward, the one
+along which the frames are most alike (Sakoe and Chiba 1978).
 """
 
 from dataclasses import dataclass
@@ -42,7 +42,8 @@ def best_path(cosines: Tensor) -> list[tuple[int, int]]:
     best[0, 0] = 0
     came_from = np.zeros((rows, columns), dtype=int)
     for i, j in np.ndindex(rows, columns):
-        ways = best[i, j] + 2 * table[i, j], best[i, j + 1] + table[i, j], best[i + 1, j] + table[i, j]
+        one, above, left = table[i, j], best[i, j + 1], best[i + 1, j]
+        ways = best[i, j] + 2 * one, above + one, left + one
         came_from[i, j] = int(np.argmax(ways))
         best[i + 1, j + 1] = ways[came_from[i, j]]
     place, path = (rows - 1, columns - 1), []

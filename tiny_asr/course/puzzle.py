@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from tiny_asr.course import lesson_04_writing as writing
+from tiny_asr.shapes import SAMPLE_RATE
 
 SENTENCE = "she listens to the sea and its waves turn into words"
 
@@ -22,6 +23,13 @@ class Place(NamedTuple):
     word: str
     begin: int
     end: int
+
+
+def write(model, audio_embeddings: Tensor) -> str:
+    """What the decoder writes (greedily) for the audio embeddings (1, A, llm_dim) of one clip."""
+    lengths = torch.tensor([audio_embeddings.shape[1]], device=model.device)
+    tokens = model.decoder.write(audio_embeddings.to(model.device), lengths)
+    return model.processor.decode([int(token) for token in tokens])
 
 
 def missed(said: str, written: str) -> range:
@@ -60,3 +68,10 @@ def places(model, audio_embeddings: Tensor, text: str) -> list[Place]:
 def span(found: list[Place], words: range) -> slice:
     """The audio embeddings of some words, by their numbers."""
     return slice(found[words[0]].begin, found[words[-1]].end)
+
+
+def spoken(model, waveform: Tensor, text: str) -> list[tuple[str, float, float]]:
+    """The words of a clip (S,) at 16 kHz that says a text: (word, begin, end) in s, about."""
+    step = model.config.samples_per_embedding / SAMPLE_RATE
+    found = places(model, writing.heard(model, [waveform])[0], text)
+    return [(word, begin * step, end * step) for word, begin, end in found]
