@@ -65,7 +65,7 @@ def head_maps(heard: Heard, waveform: Tensor, chosen: dict[str, tuple[int, int]]
         weights = heard.maps[layer][head]
         top = float(np.percentile(weights.numpy(), 99.5))
         look = {"cmap": GREENS, "vmin": 0, "vmax": top, "extent": (0, duration, duration, 0)}
-        axes.imshow(weights, interpolation="nearest", **look)
+        axes.imshow(weights, interpolation="nearest", aspect="auto", **look)
         for frame in torch.where(hiss)[0].tolist():
             edge = [frame * FRAME, (frame + 1) * FRAME]
             axes.plot(edge, [0, 0], color=MARK, linewidth=5, solid_capstyle="butt")

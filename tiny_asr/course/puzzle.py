@@ -35,15 +35,27 @@ def write(model, audio_embeddings: Tensor) -> str:
 def missed(said: str, written: str) -> range:
     """The words of what was said, by number, from the first that was written otherwise to the last.
 
-    Empty where both are the same. An invented word counts for the one that it stands before.
+    Where both are the same it is the last word alone, so that there is a place to look at. An
+    invented word counts for the one that it stands before.
     """
-    chunks = jiwer.process_words(said, written).alignments[0]
-    wrong = [c for c in chunks if c.type != "equal"]
+    wrong = _differences(said, written)
     if not wrong:
-        return range(0)
+        return range(len(said.split()) - 1, len(said.split()))
     last = min(wrong[-1].ref_end_idx, len(said.split()))
     first = min(wrong[0].ref_start_idx, len(said.split()) - 1)
     return range(first, max(last, first + 1))
+
+
+def instead(said: str, written: str) -> list[str]:
+    """The words that are written from the first difference to the last; the last word if none."""
+    wrong, words = _differences(said, written), written.split()
+    return words[wrong[0].hyp_start_idx : wrong[-1].hyp_end_idx] if wrong else words[-1:]
+
+
+def _differences(said: str, written: str) -> list:
+    """The pieces of an alignment by words that are not equal."""
+    chunks = jiwer.process_words(said, written).alignments[0]
+    return [chunk for chunk in chunks if chunk.type != "equal"]
 
 
 @torch.no_grad()

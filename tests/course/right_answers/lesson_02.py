@@ -1,4 +1,4 @@
-# ruff: noqa: F811
+# ruff: noqa: E402, F811
 # Right answers to the exercises of notebook 02 that are written otherwise: `# %% ID`.
 
 import math
@@ -6,7 +6,6 @@ import math
 import numpy as np
 import torch
 import torch.nn.functional as F
-
 
 # %% 02-length
 lengths = (400, 200, 3, 5)
@@ -44,7 +43,7 @@ mistakes = ["b)", "c)", "a)"]
 
 
 # %% 02-broken
-first, second, third = "b c a".split()
+first, second, third = ["b", "c", "a"]
 mistakes = [first, second, third]
 
 

@@ -45,9 +45,9 @@ def broken(mistakes) -> str:
     expect("the number of letters", len(came), 3)
     places = ("the first", "the second", "the third")
     why = (
-        "its rows do add up to 1, so there is a softmax along them; but the largest weight is large",
+        "its rows do add up to 1, so there is a softmax along them; but one frame gets nearly all",
         "no weight is above 1, so there is a softmax, but its rows do not add up to 1",
-        "its rows have negative sums or large ones: what makes shares of numbers?",
+        "its weights are far above 1: what makes shares of numbers?",
     )
     for place, letter, right, reason in zip(places, came, "bca", why, strict=True):
         if letter != right:
