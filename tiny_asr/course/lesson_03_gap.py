@@ -195,7 +195,7 @@ def nearest_along(
     edges = (first + np.arange(columns + 1)) * size / SAMPLE_RATE
     heights, facts = [0.4, *[1] * len(groups)], []
     look = {"sharex": True, "height_ratios": heights}
-    figure, (wave, *panels) = page(0.9 + 1.75 * len(groups), len(heights), 1, **look)
+    figure, (wave, *panels) = page(1.2 + 2.2 * len(groups), len(heights), 1, **look)
     samples = load_audio(audio, SAMPLE_RATE)[first * size : (first + columns) * size]
     waves(wave, samples, start=edges[0])
     wave.set(yticks=[], xlim=(edges[0], edges[-1]))
