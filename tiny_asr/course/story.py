@@ -1,7 +1,7 @@
 """The thread through the lessons: one sentence, two voices, and the words that were heard wrongly.
 
-`sample_clip` is a natural voice that `tiny` writes without an error, `puzzle_clip` a robot's that it
-gets wrong. When each word is said was read off the waveforms.
+`sample_clip` is a natural voice that `tiny` writes without an error, `puzzle_clip` a robot's that
+it gets wrong. When each word is said was read off the waveforms.
 """
 
 import torch
@@ -29,26 +29,32 @@ def words_of(clip: str) -> list[tuple[str, float, float]]:
     return [(word, *ends) for word, ends in zip(words, _ENDS[clip], strict=True)]
 
 
-def marked(*texts: str, said: str = SENTENCE) -> Markdown:
+def marked(texts: dict[str, str | None], said: str = SENTENCE) -> Markdown:
     """What was said, and below it each text: in bold what is wrong, struck through what is missing.
 
     Case and punctuation don't count.
+
+    Args:
+        texts: what each row is called -> its text; None for an exercise not attempted yet.
     """
     rows = [f"| said | {said} |", "|---|---|"]
-    for text in texts:
-        words = {"equal": "{1}", "delete": "~~{0}~~"}
-        pairs = [words.get(op, "**{1}**").format(*both) for op, *both in align(said, text)]
-        rows.append(f"| written | {' '.join(pairs) or '(nothing)'} |")
+    styles = {"equal": "{1}", "delete": "~~{0}~~"}
+    for name, text in texts.items():
+        if text is None:
+            words = ["(not written yet: the function above)"]
+        else:
+            words = [styles.get(op, "**{1}**").format(*both) for op, *both in align(said, text)]
+        rows.append(f"| {name} | {' '.join(words)} |")
     return Markdown("\n".join(rows))
 
 
-def read_out(model, audio_embeddings: Tensor) -> str:
+def read_out(model, audio_embeddings: Tensor) -> str | None:
     """What a model's decoder writes when it reads these audio embeddings (1, A, llm_dim).
 
-    "" for `...`, an exercise that is not attempted yet.
+    None for `...`, an exercise that is not attempted yet.
     """
     if audio_embeddings is ...:
-        return ""
+        return None
     lengths = torch.tensor([audio_embeddings.shape[1]])
     steps = list(model.decoder.write(audio_embeddings.to(model.device), lengths))
     return model.processor.decode(torch.cat(steps)) if steps else ""
