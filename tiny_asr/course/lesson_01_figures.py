@@ -75,36 +75,14 @@ def aliasing(low: int = 1000) -> Picture:
     return figure
 
 
-def _draw_spectrogram(axes, clip: Tensor, top: int = 8000, span: float = 60) -> tuple:
-    """A spectrogram (not mel) of a clip (S,) up to `top` Hz: its image, and the power (201, N)."""
+def _draw_spectrogram(axes, clip: Tensor):
+    """A spectrogram (not mel) of a clip (S,) at 16 kHz; the image."""
     window, clip = torch.hann_window(N_FFT, dtype=torch.float64), clip.double()
     lines = torch.stft(clip, N_FFT, HOP_LENGTH, window=window, return_complex=True)
-    power = lines.abs().square()
-    image = over_time(axes, _level(power, span), len(clip) / SAMPLE_RATE)
+    image = over_time(axes, _level(lines.abs().square(), 70), len(clip) / SAMPLE_RATE)
     image.set_extent((0, len(clip) / SAMPLE_RATE, 0, SAMPLE_RATE / 2000))
-    axes.set(ylabel="kHz", ylim=(0, top / 1000))
-    return image, power
-
-
-@drawn
-def spectrograms(clips: dict[str, Tensor], top: int = 8000, words=()) -> Picture:
-    """Spectrograms up to `top` Hz (not mel) of clips (S,) at 16 kHz, one above the other."""
-    figure, panels = page(0.4 + 1.7 * len(clips), len(clips), 1, squeeze=False)
-    loudest = []
-    for axes, (title, clip) in zip(panels.flat, clips.items(), strict=True):
-        image, power = _draw_spectrogram(axes, clip, top)
-        name_words(axes, words)
-        axes.set(title=title)
-        middle = power.argmax(dim=0)[[power.shape[1] * i // 4 for i in (1, 2, 3)]]
-        loudest.append(f"{title}: {', '.join(f'{int(k) * 40}' for k in middle)} Hz")
-        axes.tick_params(labelbottom=len(loudest) == len(clips))
-    axes.set(xlabel="time in s")
-    figure.colorbar(image, ax=panels, label="dB, the loudest = 0", pad=0.01)
-    figure.alt = (
-        f"Spectrograms up to {top} Hz. The strongest frequency at a quarter, a half and three "
-        f"quarters of the time: {'; '.join(loudest)}."
-    )
-    return figure
+    axes.set(ylabel="kHz", ylim=(0, SAMPLE_RATE / 2000))
+    return image
 
 
 @drawn
@@ -115,7 +93,7 @@ def how_to_read(clip: Tensor, words, notes: dict[str, tuple]) -> Picture:
         notes: what is seen -> (begin, end, bottom, top) of the box around it, in s and kHz.
     """
     figure, axes = page(3.4)
-    image, _ = _draw_spectrogram(axes, clip, span=70)
+    image = _draw_spectrogram(axes, clip)
     name_words(axes, words)
     for note, (begin, end, bottom, top) in notes.items():
         box = Rectangle((begin, bottom), end - begin, top - bottom, fill=False, edgecolor="white")
@@ -142,7 +120,7 @@ def unnamed(clip: Tensor, words, letters: dict[str, str]) -> Picture:
     lengths = []
     for axes, (letter, word) in zip(panels, letters.items(), strict=True):
         begin, end = (round(seconds * SAMPLE_RATE) for seconds in times[word])
-        _draw_spectrogram(axes, clip[begin:end], span=70)
+        _draw_spectrogram(axes, clip[begin:end])
         axes.set(title=letter, xlabel="time in s", ylabel="")
         lengths.append(f"{letter}, {(end - begin) / SAMPLE_RATE:.2f} s long")
     panels[0].set(ylabel="kHz")
