@@ -30,20 +30,22 @@ EXERCISES = [key for path in NOTEBOOKS.values() for key in tagged(path, "exercis
 @cache
 def wrong_answers(lesson: str) -> list[tuple[str, str, str]]:
     """(ID, what the check must say, code) of each wrong answer to a notebook's exercises."""
-    return [(*map(str.strip, head.split("|")), code) for head, code in answers("wrong", lesson)]
+    _, *cells = answers("wrong", lesson)
+    return [(*map(str.strip, head.split("|")), code) for head, code in cells]
 
 
 def right_answers(lesson: str) -> list[tuple[str, str]]:
-    """(ID, code) of right answers that are written otherwise than the solution."""
-    return [(head.strip(), code) for head, code in answers("right", lesson)]
+    """(ID, code) of right answers that are written otherwise than the solution, with imports."""
+    (_, imports), *cells = answers("right", lesson)
+    return [(head.strip(), imports + code) for head, code in cells]
 
 
 def answers(kind: str, lesson: str) -> list[list[str]]:
-    """What follows `# %% ` and the code below it, of each cell of a file; none without a file."""
+    """What follows `# %% ` and the code below it, of each cell of a file; before them its head."""
     file = REPOSITORY / f"tests/course/{kind}_answers" / f"lesson_{lesson}.py"
     if not file.exists():
-        return []
-    _, *parts = re.split(r"^# %% ", file.read_text(encoding="utf-8"), flags=re.MULTILINE)
+        return [["", ""]]
+    parts = re.split(r"^# %% ", file.read_text(encoding="utf-8"), flags=re.MULTILINE)
     return [part.split("\n", 1) for part in parts]
 
 

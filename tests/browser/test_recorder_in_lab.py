@@ -72,6 +72,9 @@ def test_a_file_arrives_as_it_is(page, server):
     chooser.value.set_files(sample_clip())
     status = page.locator(".tiny-asr-recorder").get_by_role("status")
     expect(status).to_have_text("3.0 s from sample.flac. Now run the cells below.")
+    player = page.locator(".tiny-asr-recorder audio")
+    expect(player).to_be_visible()  # one can listen to it
+    page.wait_for_function("audio => audio.duration > 2.9", arg=player.element_handle())
     waveform, printed = used(page, server)
     torch.testing.assert_close(waveform, load_audio(sample_clip()), atol=1e-4, rtol=0)
     assert words_heard(printed) >= 8, printed

@@ -16,7 +16,7 @@ from tiny_asr.course import lesson_02_heads as heads
 from tiny_asr.course import lesson_02_layers as layers
 from tiny_asr.course import lesson_02_probes as probes
 from tiny_asr.course import puzzle
-from tiny_asr.course.checks import check, yours
+from tiny_asr.course.checks import check, passed
 from tiny_asr.course.lesson_02_layers import Heard
 from tiny_asr.course.lesson_02_probes import Measured
 from tiny_asr.data.dataset import load_data
@@ -400,8 +400,8 @@ def test_an_answer_is_used_once_its_check_has_passed(capsys):
         return None
 
     check("02-length", [400, 200, 3, 4])
-    assert yours("02-length", ours) is ours
+    assert passed("02-length", ours) is ours
     right = [400, 200, 3, 5]
     check("02-length", right)
-    assert yours("02-length", ours) is right
+    assert passed("02-length", ours) is right
     capsys.readouterr()

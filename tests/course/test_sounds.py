@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from tiny_asr import load_audio, sample_clip
+from tiny_asr import ASRModel, load_audio, puzzle_clip, sample_clip, trace_clip
 from tiny_asr.course import lesson_01_figures as figures
 from tiny_asr.course import lesson_01_mel as mel_explorer
 from tiny_asr.course import sounds
+from tiny_asr.course.story import SENTENCE, marked, read_out, words_of
 from tiny_asr.data.utterance import Utterance
+from tiny_asr.evaluation.score import normalise
 from tiny_asr.shapes import SAMPLE_RATE
 
 
@@ -43,12 +45,9 @@ def test_fewer_bits_are_fewer_levels_and_6_db_each(bits):
     assert sounds.snr_db(noise, changed) == pytest.approx(6.02 * bits - 1.4, abs=0.2)
 
 
-def test_every_nth_sample_lets_a_tone_come_back_at_another_pitch():
-    high = tone(3_000)
-    assert loudest_hertz(sounds.every(high, 4)) == 1_000  # 4 kHz rate: mirrored at 2 kHz
-    assert float(sounds.band_limited(high, 4_000).abs()[100:-100].max()) < 0.01
-    low = tone(1_000)
-    inside = slice(500, -500)
+def test_a_lower_rate_keeps_what_is_below_half_of_it_and_nothing_else():
+    assert float(sounds.band_limited(tone(3_000), 4_000).abs()[100:-100].max()) < 0.01
+    low, inside = tone(1_000), slice(500, -500)
     assert torch.allclose(sounds.band_limited(low, 4_000)[inside], low[inside], atol=0.01)
 
 
@@ -98,19 +97,59 @@ def test_explore_mel_follows_its_sliders(clip):
 
 
 def test_figures_say_what_they_show(clip):
-    moments = {"vowel": 0.32, "s": 0.51}
+    words = words_of("sample")
+    mean = torch.tensor([0.0, 0, 0, 3, 3, 3, 0, 0])
     drawings = {
         "1000 Hz; both pass": figures.aliasing(),
-        "tone: 1000, 1000, 1000 Hz": figures.spectrograms({"tone": tone(1000)}),
-        "8 bits: 256 levels, 37 dB": figures.bit_depths(clip, 0.32),
-        "s: 99% of its power": figures.instants(clip, moments),
+        "sea at 0.75 s": figures.how_to_read(clip, words, {"cloud": (0.8, 0.9, 4, 8)}),
+        "B, 0.38 s long": figures.unnamed(clip, words, {"A": "turn", "B": "sea"}),
         "4 bell-shaped windows": figures.windows(clip, 0.3),
         "45.2 mel at 8 kHz": figures.mel_scale(),
-        "eye, 0 to 1, half below 0": figures.steps({f"{n}eye": torch.eye(9) for n in "abc "}),
-        "80 by 299": mel_explorer.mel_view(clip),
+        "eye, 0 to 1, half below 0": figures.steps({f"{n}eye": torch.eye(9) for n in "ab"}),
+        "highest values: 2, ": figures.onsets(mean, mean[2:] - mean[:-2], words[:1]),
+        f"80 by {1 + len(clip) // 160}": mel_explorer.mel_view(clip),
     }
-    for words, figure in drawings.items():
-        assert words in figure.alt
+    for said, figure in drawings.items():
+        assert said in figure.alt
+
+
+@pytest.mark.parametrize(("hertz", "power"), [(1000, 200.0**2), (2000, 0.0)])
+def test_one_pitch_by_hand_is_the_fourier_transforms(hertz, power):
+    frame = 2 * tone(1000, 0.025)  # 400 samples of amplitude 1: the sine's sum is 200
+    figure = figures.one_pitch(frame, hertz)
+    assert f"Both squared and added: {power:.1f}" in figure.alt
+    sums = {axes.get_title("left") for axes in figure.axes}
+    assert f"frame x sin: the sum is {power**0.5:.1f}" in sums
+
+
+def test_explore_pitch_follows_its_slider(clip):
+    explorer = figures.explore_pitch(clip[:400], 200)
+    (slider,) = explorer.sliders
+    slider.value = 240
+    _, words, image = explorer.children
+    assert words.value.startswith("240 Hz: times the cosine") and words.value in image.value
+
+
+def test_the_words_of_the_clips_lie_in_order_within_them():
+    clips = {"sample": sample_clip(), "puzzle": puzzle_clip()}
+    for name, path in clips.items():
+        edges = [edge for _, *edges in words_of(name) for edge in edges]
+        assert edges == sorted(edges) and edges[-1] < len(load_audio(path)) / SAMPLE_RATE
+        assert [word for word, *_ in words_of(name)] == normalise(SENTENCE).split()
+
+
+def test_marked_shows_what_is_wrong_and_what_is_missing():
+    texts = {"robot": "She listens to the seat, and waves", "mine": None}
+    table = marked(texts, said="She listens to the sea and its waves")
+    assert "| robot | she listens to the **seat** and ~~its~~ waves |" in table.data
+    assert "not written yet" in table.data
+
+
+def test_read_out_is_what_the_model_writes(clip):
+    model = ASRModel.from_pretrained("tiny")
+    trace = trace_clip(model, sample_clip())
+    assert read_out(model, trace["audio_embeddings"]) == trace.text
+    assert read_out(model, ...) is None
 
 
 def test_the_mel_filters_at_the_default_are_those_of_the_model():

@@ -23,8 +23,9 @@ from teaching.students_copy import copy_course
 from teaching.submissions import Exercise, find_answer, find_submissions, read_course, standalone
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-FIRST, SECOND = NOTEBOOKS["00"], NOTEBOOKS["01"]
+FIRST, SECOND, THIRD = NOTEBOOKS["00"], NOTEBOOKS["01"], NOTEBOOKS["02"]
 ORDER = solution("00-order").removeprefix("order = ").strip()
+LAST = list(tagged(THIRD, "exercise"))[-1]
 # Right only where the grader keeps its promises about the place in which answers run.
 ALONE = f"""
 import os, pathlib
@@ -32,9 +33,9 @@ alone = not os.listdir() and os.environ["HF_HUB_OFFLINE"] == "1" and "MY_TOKEN" 
 alone = alone and pathlib.Path.home() == pathlib.Path.cwd()
 order = {ORDER} if alone else ["not alone"]
 """
-LOUD = f"{solution('01-cost')}\nfor _ in range(50_000): print('x' * 100)"
+LOUD = f"{solution('01-pitch')}\nfor _ in range(50_000): print('x' * 100)"
 ENDLESS = "def lengths(samples, rate):\n    while True: print('x' * 1000)"
-CRASH = "import os\ndef embedding_at(seconds):\n    os._exit(0)"
+CRASH = "import os\ndef graft(first, second, leave, enter):\n    os._exit(0)"
 MEDDLES = """
 def trained_share(module):
     return 0
@@ -42,8 +43,8 @@ def trained_share(module):
 from tiny_asr.course.exercises import lesson_00
 lesson_00.expect = lambda *arguments, **named: None
 """
-GREEDY = "def numbers(seconds, rate, hop, bins):\n    return len(bytearray(3 * 10**9))"
-FORGED = "print('✓ 01-mel: right.')\nraise SystemExit"
+GREEDY = "def strength(frame, hertz):\n    return len(bytearray(3 * 10**9))"
+FORGED = "print('✓ 01-sea: right.')\nraise SystemExit"
 
 
 def filled(path: Path, answers: dict[str, str]) -> nbformat.NotebookNode:
@@ -61,7 +62,7 @@ def hand_in(notebook: nbformat.NotebookNode, path: Path) -> None:
 
 def untidy() -> nbformat.NotebookNode:
     """Right answers, but no tags, checks edited, answers in new cells, with helpers and magics."""
-    notebook = filled(FIRST, {"00-instant": "%%time\n" + solution("00-instant")})
+    notebook = filled(FIRST, {"00-graft": "%%time\n" + solution("00-graft")})
     places = tagged(FIRST, "exercise")
     new = {
         "00-order": solution("00-order") + "\ncheck('00-order', order)",
@@ -122,14 +123,14 @@ def graded(tmp_path_factory, student) -> tuple[subprocess.CompletedProcess, dict
     shutil.copy(student / "notebooks" / FIRST.name, folder / f"dora_{FIRST.name}")
     hand_in(untidy(), folder / f"ben_{FIRST.stem} (1).ipynb")
     hand_in(cheating(), folder / "cheater" / FIRST.name)
-    mallory = {"00-order": ALONE, "00-lengths": ENDLESS, "00-instant": CRASH}
+    mallory = {"00-order": ALONE, "00-lengths": ENDLESS, "00-graft": CRASH}
     hand_in(filled(FIRST, mallory | {"00-trained": MEDDLES}), folder / "mallory" / FIRST.name)
-    mallory = {"01-cost": GREEDY, "01-alias": "def heard(f r):\n    return f", "01-mel": FORGED}
-    version = filled(SECOND, mallory | {"01-log": solution("01-log")})
-    del version.cells[tagged(SECOND, "exercise")["01-frames"]]
+    mallory = {"01-pitch": GREEDY, "01-alias": "pitches = [1 2]", "01-sea": FORGED}
+    version = filled(SECOND, mallory)
+    del version.cells[tagged(SECOND, "exercise")["01-filters"]]
     hand_in(version, folder / "mallory" / SECOND.name)
-    hand_in(filled(SECOND, {"01-cost": LOUD}), folder / "cheater" / SECOND.name)
-    (folder / "cheater" / NOTEBOOKS["02"].name).write_text('{"cells": [', encoding="utf-8")
+    hand_in(filled(SECOND, {"01-pitch": LOUD}), folder / "cheater" / SECOND.name)
+    (folder / "cheater" / THIRD.name).write_text('{"cells": [', encoding="utf-8")
     (folder / "homework.ipynb").write_text("{}", encoding="utf-8")
     command = [sys.executable, "-m", "teaching", "grade", str(folder)]
     result = subprocess.run(
@@ -142,7 +143,8 @@ def graded(tmp_path_factory, student) -> tuple[subprocess.CompletedProcess, dict
     assert result.returncode == 0, result.stderr
     with (folder / "grades.csv").open(encoding="utf-8-sig", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 5 * (4 + 6 + 5)  # students, exercises of the notebooks handed in
+    exercises = [key for path in (FIRST, SECOND, THIRD) for key in tagged(path, "exercise")]
+    assert len(rows) == 5 * len(exercises)  # students, exercises of the notebooks handed in
     return result, {(row["student"], row["exercise"]): row for row in rows}
 
 
@@ -239,23 +241,22 @@ def test_the_checks_are_the_courses_own(graded):
     [
         ("mallory", "00-order", "passed", "right."),
         ("mallory", "00-lengths", "timeout", "stopped after 4 s"),
-        ("mallory", "00-instant", "error", "ended the process"),
+        ("mallory", "00-graft", "error", "ended the process"),
         ("mallory", "00-trained", "error", "changes tiny_asr.course.exercises.lesson_00.expect"),
-        ("mallory", "01-cost", "failed", "MemoryError"),
-        ("mallory", "01-alias", "error", "SyntaxError: invalid syntax in line 1"),
-        ("mallory", "01-frames", "missing", "no cell up to its check defines `frame`"),
-        ("mallory", "01-mel", "missing", "no cell up to its check defines `hz_to_mel`"),
-        ("mallory", "01-filters", "not attempted", "not attempted yet"),
-        ("mallory", "01-log", "passed", "right."),
-        ("mallory", "02-mask", "missing", "not handed in"),
-        ("cheater", "01-cost", "passed", "right."),
-        ("cheater", "02-mask", "error", "no notebook that can be read (JSONDecodeError"),
+        ("mallory", "01-sea", "missing", "no cell up to its check defines `letters`"),
+        ("mallory", "01-alias", "error", "SyntaxError: invalid syntax"),
+        ("mallory", "01-pitch", "failed", "MemoryError"),
+        ("mallory", "01-filters", "missing", "no cell up to its check defines `mel_filters`"),
+        ("mallory", LAST, "missing", "not handed in"),
+        ("cheater", "01-pitch", "passed", "right."),
+        ("cheater", "01-filters", "not attempted", "not attempted yet"),
+        ("cheater", LAST, "error", "no notebook that can be read (JSONDecodeError"),
     ],
 )
 def test_whatever_an_answer_does_it_is_named_and_the_rest_goes_on(
     graded, name, exercise, result, said
 ):
-    if exercise == "01-cost" and name == "mallory" and sys.platform != "linux":
+    if exercise == "01-pitch" and name == "mallory" and sys.platform != "linux":
         pytest.skip("memory is limited on Linux only")
     came = result_of(graded, name, exercise)
     assert came[0] == result and said in came[1], came
@@ -264,12 +265,15 @@ def test_whatever_an_answer_does_it_is_named_and_the_rest_goes_on(
 def test_it_says_what_it_does_and_prints_a_table_of_80_columns(graded):
     result, _ = graded
     assert result.stderr.startswith("Grading runs the students' code on this machine, as you.")
-    assert re.search(r"^1/5 anna: 10 of 15 passed \(\d+ s\)$", result.stderr, re.MULTILINE)
+    count = 8 + len(tagged(THIRD, "exercise"))
+    assert re.search(rf"^1/5 anna: 8 of {count} passed \(\d+ s\)$", result.stderr, re.MULTILINE)
     lines = result.stdout.splitlines()
     assert max(map(len, lines[:-1])) <= 80  # the last one names a file
-    assert "student  00    01      02     passed" in lines
-    assert "mallory  ✓t!!  ✗!--○✓  -----       2" in lines
-    assert "00  order 3, lengths 2, instant 2, trained 2" in lines
+    (head,) = [line for line in lines if line.startswith("student  ")]
+    assert head.split() == ["student", "00", "01", "02", "passed"]
+    (row,) = [line for line in lines if line.startswith("mallory  ")]
+    assert row.split() == ["mallory", "✓t!!", "-!✗-", "-" * len(tagged(THIRD, "exercise")), "1"]
+    assert "00  order 3, lengths 2, trained 2, graft 2" in lines
     assert "mallory 00-lengths: timeout: stopped after 4 s: a loop without an end?" in lines
     assert "cheater 02_encoder: error: this is no notebook" in result.stdout
     assert "homework.ipynb: left out; expected" in result.stdout

@@ -66,7 +66,7 @@ def check(identifier: str, answer) -> None:
         print(f"✓ {identifier}: right. {praise or ''}".rstrip())
 
 
-def yours(identifier: str, ours):
+def passed(identifier: str, ours):
     """The student's answer to an exercise once its check has passed; until then `ours`."""
     return _right.get(identifier, ours)
 
@@ -96,6 +96,11 @@ def attempted(answer) -> None:
     parts = answer if isinstance(answer, list | tuple) else [answer]
     if any(part is ... for part in parts):
         raise NotAttempted
+
+
+def yours(answer, ours):
+    """What a student's code gave, or ours while it is not attempted yet."""
+    return ours if answer is ... else answer
 
 
 def ask(name: str, answer: Callable, *given, expected, causes=None, shown: str = "") -> None:

@@ -27,6 +27,7 @@ from tiny_asr.figures.style import (
     Picture,
     drawn,
     many,
+    name_words,
     picture_html,
 )
 from tiny_asr.figures.trace import Trace
@@ -94,12 +95,17 @@ def locate(trace: Trace, seconds: float) -> dict[str, tuple[int, int, int]]:
 
 
 @drawn
-def instant(trace: Trace, seconds: float) -> Picture:
-    """One instant of the clip in four stages; on the right its surroundings, enlarged."""
+def instant(trace: Trace, seconds: float, words=()) -> Picture:
+    """One instant of the clip in four stages; on the right its surroundings, enlarged.
+
+    Args:
+        words: (word, begin, end) in s, to be named above.
+    """
     steps = locate(trace, seconds)
     figure, grid = page(6.4, 4, 2, width_ratios=[1.6, 1])
     for column in grid.T:
         draw_panels(column, trace, legend=False)
+    name_words(grid[0, 0], words, size=6.5)
     _, first, last = steps["audio_embeddings"]
     margin = last - first
     for (name, (index, start, stop)), (whole, near) in zip(steps.items(), grid, strict=True):
@@ -123,12 +129,12 @@ def tell(trace: Trace, seconds: float) -> str:
     return f"{seconds:.2f} s is sample {round(seconds * SAMPLE_RATE)}, in {', '.join(where)}."
 
 
-def explore_time(trace: Trace) -> Explorer:
+def explore_time(trace: Trace, words=()) -> Explorer:
     """A slider over the clip's time: which sample, frames and embedding does an instant lie in?"""
     end = trace.sizes["S"] / SAMPLE_RATE
     options = {"description": "time in s", "continuous_update": False}
     slider = FloatSlider(value=round(end / 2, 2), min=0, max=end - 0.01, step=0.01, **options)
-    draw, explain = partial(instant, trace), partial(tell, trace)
+    draw, explain = partial(instant, trace, words=words), partial(tell, trace)
     return Explorer("explore_time", slider, draw=draw, explain=explain)
 
 

@@ -1,19 +1,22 @@
-"""The figures of notebook 01: what sampling, rounding, framing and the mel scale do to sound.
+"""The figures of notebook 01: how to read a spectrogram, and what each step to it does to sound.
 
 Unlike `tiny_asr.figures.plots` they draw no trace of the model but the steps before it. Each is a
 `Picture` with an alt text.
 """
 
+from functools import partial
+
 import numpy as np
 import torch
+from ipywidgets import IntSlider
 from matplotlib.patches import Rectangle
 from torch import Tensor
 from transformers.audio_utils import hertz_to_mel, mel_to_hertz
 
 from tiny_asr.audio import N_FFT
 from tiny_asr.course.drawing import over_time, page
+from tiny_asr.course.explorers import Explorer
 from tiny_asr.course.lesson_01_mel import filters
-from tiny_asr.course.sounds import quantised, snr_db
 from tiny_asr.figures.style import (
     AUDIO,
     ENCODER,
@@ -21,9 +24,10 @@ from tiny_asr.figures.style import (
     MEL,
     PROMPT,
     SOUND,
+    WIDTH,
     Picture,
     drawn,
-    many,
+    name_words,
 )
 from tiny_asr.shapes import HOP_LENGTH, SAMPLE_RATE
 
@@ -71,76 +75,108 @@ def aliasing(low: int = 1000) -> Picture:
     return figure
 
 
+def _draw_spectrogram(axes, clip: Tensor):
+    """A spectrogram (not mel) of a clip (S,) at 16 kHz; the image."""
+    window, clip = torch.hann_window(N_FFT, dtype=torch.float64), clip.double()
+    lines = torch.stft(clip, N_FFT, HOP_LENGTH, window=window, return_complex=True)
+    image = over_time(axes, _level(lines.abs().square(), 70), len(clip) / SAMPLE_RATE)
+    image.set_extent((0, len(clip) / SAMPLE_RATE, 0, SAMPLE_RATE / 2000))
+    axes.set(ylabel="kHz", ylim=(0, SAMPLE_RATE / 2000))
+    return image
+
+
 @drawn
-def spectrograms(clips: dict[str, Tensor], top: int = 8000) -> Picture:
-    """Spectrograms up to `top` Hz (not mel) of clips (S,) at 16 kHz, one above the other."""
-    figure, panels = page(0.4 + 1.7 * len(clips), len(clips), 1, squeeze=False)
-    loudest = []
-    for axes, (title, clip) in zip(panels.flat, clips.items(), strict=True):
-        window = torch.hann_window(N_FFT, dtype=torch.float64)
-        clip = clip.double()
-        lines = torch.stft(clip, N_FFT, HOP_LENGTH, window=window, return_complex=True)
-        power = lines.abs().square()
-        image = over_time(axes, _level(power, 60), len(clip) / SAMPLE_RATE)
-        image.set_extent((0, len(clip) / SAMPLE_RATE, 0, SAMPLE_RATE / 2000))
-        axes.set(ylabel="kHz", ylim=(0, top / 1000), title=title)
-        middle = power.argmax(dim=0)[[power.shape[1] * i // 4 for i in (1, 2, 3)]]
-        loudest.append(f"{title}: {', '.join(f'{int(k) * 40}' for k in middle)} Hz")
-        axes.tick_params(labelbottom=len(loudest) == len(clips))
+def how_to_read(clip: Tensor, words, notes: dict[str, tuple]) -> Picture:
+    """The spectrogram of a clip (S,) with its words above and notes in it.
+
+    Args:
+        notes: what is seen -> (begin, end, bottom, top) of the box around it, in s and kHz.
+    """
+    figure, axes = page(3.4)
+    image = _draw_spectrogram(axes, clip)
+    name_words(axes, words)
+    for note, (begin, end, bottom, top) in notes.items():
+        box = Rectangle((begin, bottom), end - begin, top - bottom, fill=False, edgecolor="white")
+        axes.add_patch(box)
+        place = {"xytext": (2, -2), "textcoords": "offset points", "va": "top"}
+        axes.annotate(note, (begin, top), color="white", weight="bold", **place)
     axes.set(xlabel="time in s")
-    figure.colorbar(image, ax=panels, label="dB, the loudest = 0", pad=0.01)
+    figure.colorbar(image, ax=axes, label="dB, the loudest = 0", pad=0.01)
+    boxes = [f"{note} from {b[0]:.2f} to {b[1]:.2f} s" for note, b in notes.items()]
+    said = ", ".join(f"{word} at {begin:.2f} s" for word, begin, _ in words)
+    figure.alt = f"Spectrogram up to 8 kHz. The words: {said}. Framed: {'; '.join(boxes)}."
+    return figure
+
+
+@drawn
+def unnamed(clip: Tensor, words, letters: dict[str, str]) -> Picture:
+    """The spectrograms of some words of a clip (S,) side by side, under letters: a game.
+
+    Args:
+        letters: letter -> the word that stands under it.
+    """
+    figure, panels = page(2.6, 1, len(letters), sharey=True)
+    times = {word: ends for word, *ends in words}
+    lengths = []
+    for axes, (letter, word) in zip(panels, letters.items(), strict=True):
+        begin, end = (round(seconds * SAMPLE_RATE) for seconds in times[word])
+        _draw_spectrogram(axes, clip[begin:end])
+        axes.set(title=letter, xlabel="time in s", ylabel="")
+        lengths.append(f"{letter}, {(end - begin) / SAMPLE_RATE:.2f} s long")
+    panels[0].set(ylabel="kHz")
     figure.alt = (
-        f"Spectrograms up to {top} Hz. The strongest frequency at a quarter, a half and three "
-        f"quarters of the time: {'; '.join(loudest)}."
+        f"Spectrograms of {len(letters)} words up to 8 kHz, without their names, because to name "
+        f"them by their looks is the exercise: {'; '.join(lengths)}. By ear it is done with the "
+        "players below the solution."
     )
     return figure
 
 
 @drawn
-def bit_depths(waveform: Tensor, start: float, bits=(16, 8, 4)) -> Picture:
-    """5 ms of a clip (S,) from `start` s on with ever fewer bits, and the noise that this adds."""
-    figure, panels = page(2.6, 1, len(bits), sharey=True)
-    first = round(start * SAMPLE_RATE)
-    near = slice(first, first + SAMPLE_RATE // 200)
-    milliseconds = np.arange(near.start, near.stop) / SAMPLE_RATE * 1000
-    facts = []
-    for axes, depth in zip(panels, bits, strict=True):
-        sound = quantised(waveform, depth)
-        axes.plot(milliseconds, waveform[near], color=PROMPT, linewidth=3, label="16 bits")
-        axes.step(milliseconds, sound[near], where="mid", color=SOUND, label=f"{depth} bits")
-        fact = f"{depth} bits: {many(2**depth)} levels"
-        if depth < 16:
-            fact += f", {snr_db(waveform, sound):.0f} dB"
-        axes.set(xlabel="time in ms", title=fact)
-        facts.append(fact)
-    panels[0].set(ylabel="amplitude")
-    figure.alt = (
-        f"5 ms of the clip from {start:.3f} s on, with fewer bits from left to right. "
-        f"{'; '.join(facts)} of signal above the added noise. The curve of 4 bits is a staircase."
+def one_pitch(frame: Tensor, hertz: int) -> Picture:
+    """What a Fourier transform does for one pitch: a windowed frame (400,) times two waves."""
+    figure = Picture(figsize=(WIDTH, 4.4), layout="constrained")
+    panels = figure.subplot_mosaic([["frame", "all"], ["cos", "all"], ["sin", "all"]])
+    seconds = torch.arange(len(frame), dtype=torch.float64) / SAMPLE_RATE
+    height, angle = frame.abs().max(), 2 * torch.pi * hertz * seconds
+    waves = {"cos": angle.cos(), "sin": angle.sin()}
+    panels["frame"].plot(1000 * seconds, frame, color=SOUND)
+    panels["frame"].plot(1000 * seconds, height * waves["cos"], color=MARK, linewidth=0.8)
+    panels["frame"].set_title(f"the frame (blue), a cosine of {hertz} Hz (orange)")
+    for name, wave in waves.items():
+        product = frame * wave
+        panels[name].fill_between(1000 * seconds, product, color=ENCODER, linewidth=0)
+        panels[name].set_title(f"frame x {name}: the sum is {float(product.sum()):.1f}")
+    for name in ("frame", "cos", "sin"):
+        panels[name].set(yticks=[0], xlim=(0, 25), ylim=(-1.1 * height, 1.1 * height))
+        panels[name].tick_params(labelbottom=name == "sin")
+    panels["sin"].set(xlabel="time in ms")
+    power = torch.fft.rfft(frame.double()).abs().square()
+    share = float(power[hertz // 40] / power.max())
+    panels["all"].plot(torch.arange(201) * 0.04, _level(power), color=SOUND)
+    panels["all"].axvline(hertz / 1000, color=MARK)
+    panels["all"].set(xlabel="pitch in kHz", ylabel="dB, the loudest = 0", xlim=(0, 4))
+    panels["all"].set_title("the same for all pitches")
+    figure.alt = f"A frame of 25 ms and a cosine of {hertz} Hz. {pitch_words(frame, hertz)} " + (
+        f"On the right the spectrum, with this pitch marked at {share:.0%} of the loudest."
     )
     return figure
 
 
-@drawn
-def instants(waveform: Tensor, moments: dict[str, float]) -> Picture:
-    """The spectra of single frames of a clip (S,): name -> seconds at which the frame begins."""
-    figure, axes = page(3)
-    facts = []
-    for (name, seconds), color in zip(moments.items(), COLORS, strict=False):
-        first = round(seconds * SAMPLE_RATE)
-        hertz, level = _frame_spectrum(waveform[first : first + N_FFT], torch.hann_window(N_FFT))
-        axes.plot(hertz / 1000, level, color=color, linewidth=1, label=name)
-        power = 10 ** (level.double() / 10)
-        share = float(power[hertz >= 4000].sum() / power.sum())
-        facts.append(f"{name}: {share:.0%} of its power lies above 4 kHz")
-    for edge, label in ((4, "8 kHz rate ends"), (8, "16 kHz rate ends")):
-        axes.axvline(edge, color="black", linestyle="--", linewidth=1)
-        axes.annotate(label, (edge, 4), ha="right", xytext=(-3, 0), textcoords="offset points")
-    axes.set(xlabel="frequency in kHz", ylabel="dB, its peak = 0", xlim=(0, 8.05), ylim=(-80, 12))
-    axes.legend(loc="upper left", bbox_to_anchor=(0.1, 1.0))
-    axes.set_title("one frame of 25 ms each")
-    figure.alt = f"Spectra of single frames from 0 to 8 kHz. {'; '.join(facts)}."
-    return figure
+def pitch_words(frame: Tensor, hertz: int) -> str:
+    """`one_pitch`, in words."""
+    number = torch.fft.rfft(frame.double())[hertz // 40]
+    return (
+        f"{hertz} Hz: times the cosine and summed {number.real:.1f}, times the sine and summed "
+        f"{-number.imag:.1f}. Both squared and added: {number.abs().square():.1f}."
+    )
+
+
+def explore_pitch(frame: Tensor, hertz: int) -> Explorer:
+    """A slider over the pitches that a windowed frame (400,) is asked for, up to 4 kHz."""
+    slider = IntSlider(value=hertz, min=0, max=4000, step=40, description="pitch in Hz")
+    draw, explain = partial(one_pitch, frame), partial(pitch_words, frame)
+    return Explorer("explore_pitch", slider, draw=draw, explain=explain)
 
 
 @drawn
@@ -211,15 +247,38 @@ def mel_scale(bands: int = 10) -> Picture:
 
 
 @drawn
-def steps(stages: dict[str, Tensor]) -> Picture:
+def steps(stages: dict[str, Tensor], words=()) -> Picture:
     """Matrices (rows, F) of one clip over time, title -> matrix: a frame every 10 ms."""
-    (figure, grid), facts = page(4.6, 2, 2), []
-    for axes, (title, matrix) in zip(grid.flat, stages.items(), strict=True):
+    (figure, grid), facts = page(1.75 * len(stages), len(stages), 1), []
+    for axes, (title, matrix) in zip(grid, stages.items(), strict=True):
         rows, frames = matrix.shape
         image = over_time(axes, matrix.float(), frames / 100)
-        axes.set(xlabel="time in s", title=f"{title}: {rows} x {frames}")
+        axes.set(title=f"{title}: {rows} x {frames}")
+        axes.tick_params(labelbottom=False)
         figure.colorbar(image, ax=axes, pad=0.01)
         middle = matrix.float().median()
         facts.append(f"{title}, {matrix.min():.3g} to {matrix.max():.3g}, half below {middle:.2g}")
-    figure.alt = f"Four pictures of the same seconds. {'; '.join(facts)}."
+    name_words(grid[0], words)
+    axes.tick_params(labelbottom=True)
+    axes.set(xlabel="time in s")
+    figure.alt = f"{len(stages)} pictures of the same seconds. {'; '.join(facts)}."
+    return figure
+
+
+@drawn
+def onsets(loudness: Tensor, rises: Tensor, words) -> Picture:
+    """Loudness (F,) over time, and what a small kernel finds in it (F - 2,): where it rises."""
+    figure, (above, below) = page(2.9, 2, 1, sharex=True)
+    above.plot(torch.arange(len(loudness)) / 100, loudness, color=MEL)
+    above.set(ylabel="loudness", xlim=(0, len(loudness) / 100))
+    below.plot((torch.arange(len(rises)) + 1) / 100, rises, color=SOUND)
+    below.axhline(0, color="black", linewidth=0.5)
+    below.set(ylabel="kernel's result", xlabel="time in s")
+    name_words(above, words)
+    first = sorted((torch.topk(rises, 3).indices + 1).tolist())
+    figure.alt = (
+        f"Above, the loudness of {len(loudness)} frames over time; below, the result of the "
+        f"kernel, high where it rises. Its three highest values: {', '.join(map(str, first))} "
+        "hundredths of a second."
+    )
     return figure

@@ -18,7 +18,7 @@ from transformers.audio_utils import mel_filter_bank
 from tiny_asr.course.drawing import over_time, page
 from tiny_asr.course.explorers import Explorer
 from tiny_asr.course.sounds import mp3
-from tiny_asr.figures.style import MEL, Picture, drawn
+from tiny_asr.figures.style import MEL, Picture, drawn, name_words
 from tiny_asr.shapes import HOP_LENGTH, SAMPLE_RATE
 
 BANDS = (4, 8, 20, 40, 80, 128)
@@ -83,7 +83,9 @@ def about(bands: int, window_ms: int, top: int) -> str:
 
 
 @drawn
-def mel_view(waveform: Tensor, bands: int = 80, window_ms: int = 25, top: int = 8000) -> Picture:
+def mel_view(
+    waveform: Tensor, bands: int = 80, window_ms: int = 25, top: int = 8000, words=()
+) -> Picture:
     """The filters, and the log-mel spectrogram that they make of a clip (S,) at 16 kHz."""
     mel = mel_power(waveform, bands, window_ms, top)
     matrix = filters(bands, window_ms, top)
@@ -91,11 +93,14 @@ def mel_view(waveform: Tensor, bands: int = 80, window_ms: int = 25, top: int = 
     loudness = torch.maximum(loudness, loudness.max() - 80)
     figure, (left, right) = page(3, 1, 2, width_ratios=[1, 2.2])
     hertz = np.linspace(0, SAMPLE_RATE / 2, matrix.shape[1])
-    left.plot(hertz / 1000, (matrix / matrix.max()).T, color=MEL, linewidth=0.7)
+    step = -(-bands // 10)  # all 80 would look like grass
+    for row in matrix[::step]:
+        left.fill_between(hertz / 1000, row / matrix.max(), color=MEL, alpha=0.4)
     left.set(xlabel="frequency in kHz", ylabel="weight", xlim=(0, 8), yticks=[])
-    left.set_title(f"{bands} filters")
+    left.set_title(f"{bands} filters" + (f", one in {step} drawn" if step > 1 else ""))
     duration = len(waveform) / SAMPLE_RATE
     image = over_time(right, loudness, duration)
+    name_words(right, words, size=6.5)
     right.set(xlabel="time in s", ylabel="mel bin")
     right.set_title(f"log-mel: {bands} x {mel.shape[1]}, windows of {window_ms} ms")
     figure.colorbar(image, ax=right, label="loudness in dB", pad=0.01)
@@ -107,7 +112,7 @@ def mel_view(waveform: Tensor, bands: int = 80, window_ms: int = 25, top: int = 
     return figure
 
 
-def explore_mel(waveform: Tensor) -> Explorer:
+def explore_mel(waveform: Tensor, words=()) -> Explorer:
     """Choose the parameters of a clip's (S,) mel spectrogram, see it, and hear what it keeps."""
     ranges = (("mel bands", BANDS, 80), ("window in ms", WINDOWS_MS, 25), ("top, Hz", TOPS, 8000))
     sliders = [
@@ -117,7 +122,7 @@ def explore_mel(waveform: Tensor) -> Explorer:
     return Explorer(
         "explore_mel",
         *sliders,
-        draw=partial(mel_view, waveform),
+        draw=partial(mel_view, waveform, words=words),
         explain=about,
         sound=lambda *chosen: mp3(through_mel(waveform, *chosen)),
     )

@@ -26,9 +26,12 @@ function render({ model, el }) {
   });
   const meter = Object.assign(document.createElement("meter"), { max: 0.3, hidden: true });
   meter.setAttribute("aria-label", "loudness");
+  // What was sent, to listen to: it stays in the page, and is in no notebook that is saved.
+  const player = Object.assign(document.createElement("audio"), { controls: true, hidden: true });
+  player.setAttribute("aria-label", "your clip");
   const status = document.createElement("div");
   status.setAttribute("role", "status");
-  el.append(record, choose, picker, meter, status);
+  el.append(record, choose, picker, meter, player, status);
 
   const [rate, longest] = [model.get("sampling_rate"), model.get("max_seconds")];
   const say = (text) => { status.textContent = text; };
@@ -56,6 +59,9 @@ function render({ model, el }) {
         .forEach((value, i) => { mono[i] += value / channels; });
     say(`${source}: on its way to the notebook ...`);
     model.send({ source }, undefined, [mono.buffer]);
+    URL.revokeObjectURL(player.src);
+    player.src = URL.createObjectURL(blob);
+    player.hidden = false;
   }
 
   async function start() {
@@ -110,6 +116,7 @@ function render({ model, el }) {
   };
   return () => {
     model.off("change:status", showStatus);
+    URL.revokeObjectURL(player.src);
     finish?.();
   };
 }

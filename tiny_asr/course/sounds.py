@@ -39,14 +39,6 @@ def snr_db(clean: Tensor, changed: Tensor) -> float:
     return float(10 * torch.log10(clean.double().square().sum() / noise))
 
 
-def every(waveform: Tensor, step: int) -> Tensor:
-    """Only each `step`-th sample is kept, with no filter before; then back at the old rate: (S,).
-
-    What was above the new half rate is not gone: it comes back at wrong pitches.
-    """
-    return torchaudio.functional.resample(waveform.double()[::step], 1, step)[: len(waveform)]
-
-
 def band_limited(waveform: Tensor, rate: int) -> Tensor:
     """As recorded at a lower rate in Hz, properly: all above rate / 2 is filtered out first: (S,).
 

@@ -32,6 +32,7 @@ from tiny_asr.figures.style import (
     duration_of,
     legible,
     many,
+    name_words,
     png,
     save,
     show,
@@ -136,11 +137,16 @@ def _draw_log_mel(axes: Axes, trace: Trace, legend: bool = True) -> None:
 
 
 @drawn
-def log_mel(trace: Trace) -> Picture:
-    """The log-mel spectrogram: what the encoder hears, with its bins in Hz as well."""
+def log_mel(trace: Trace, words=()) -> Picture:
+    """The log-mel spectrogram: what the encoder hears, with its bins in Hz as well.
+
+    Args:
+        words: (word, begin, end) in s, to be named above.
+    """
     figure = Picture(figsize=(WIDTH, 3.2), layout="constrained")
     axes = figure.subplots()
     _draw_log_mel(axes, trace)
+    name_words(axes, words)
     axes.set_title(title_of(trace, "log_mel"))
     mel = trace["log_mel"][0]
     bins, frames = mel.shape
@@ -254,23 +260,30 @@ def modality_gap(trace: Trace, model) -> Picture:
 # From sound to text ------------------------------------------------------------------------------
 
 
-def draw_panels(panels, trace: Trace, legend: bool = True) -> None:
-    """Waveform, log-mel, encoder output and audio embeddings, on four axes of the same time."""
+def draw_panels(panels, trace: Trace, legend: bool = True, words=()) -> None:
+    """Waveform, log-mel, encoder output and audio embeddings, on four axes of the same time, each
+    with the words above it, where there are any."""
     _draw_waveform(panels[0], trace["waveform"][0].numpy(), trace.seconds_of_audio, legend)
     _draw_log_mel(panels[1], trace, legend)
     for axes, name in zip(panels[2:], ("encoder_output", "audio_embeddings"), strict=True):
         _draw_embeddings(axes, trace[name][0], duration_of(trace), legend)
+    for axes in panels:
+        name_words(axes, words)
     for axes in panels[:-1]:
         axes.set(xlabel="")
         axes.tick_params(labelbottom=False)
 
 
 @drawn
-def journey(trace: Trace) -> Picture:
-    """One page, from sound to text: four panels on one time axis, the decoder's input, the text."""
+def journey(trace: Trace, words=()) -> Picture:
+    """One page, from sound to text: four panels on one time axis, the decoder's input, the text.
+
+    Args:
+        words: (word, begin, end) in s, to be named above the panels.
+    """
     figure = Picture(figsize=(8.27, 11.69), layout="constrained")  # A4
-    *panels, strip, words = figure.subplots(6, 1, height_ratios=[1, 1.4, 1.6, 1.6, 0.3, 1.3])
-    draw_panels(panels, trace)
+    *panels, strip, below = figure.subplots(6, 1, height_ratios=[1, 1.4, 1.6, 1.6, 0.3, 1.3])
+    draw_panels(panels, trace, words=words)
     names = ["waveform", "log_mel", "encoder_output", "audio_embeddings"]
     for axes, name in zip(panels, names, strict=True):
         axes.set_title(title_of(trace, name))
@@ -280,16 +293,16 @@ def journey(trace: Trace) -> Picture:
         left += length
     strip.set(xlim=(0, left), yticks=[], xlabel="position in the decoder's sequence")
     strip.set_title(f"{title_of(trace, 'decoder_input')}, and the text after it")
-    words.axis("off")
+    below.axis("off")
     counts = [f"{length} {name}" for name, (length, _) in parts.items()]
     handles = [Patch(facecolor=color, edgecolor="black") for _, color in parts.values()]
-    legend = words.legend(handles, counts, loc="upper left", ncols=4, borderpad=0)
+    legend = below.legend(handles, counts, loc="upper left", ncols=4, borderpad=0)
     legend.set_in_layout(False)  # wider than the panels, which shall not shrink for it
     text = textwrap.shorten(trace.text, 500, placeholder=f" ... ({len(trace.text)} characters)")
     lines = textwrap.wrap(f"text: {legible(text) or '(nothing that can be seen)'}", 95)
     options = {"textcoords": "offset points", "va": "top", "in_layout": False}
-    words.annotate(trace.warning, (0, 1), (0, -24), color=MARK, weight="bold", **options)
-    words.annotate("\n".join(lines), (0, 1), (0, -42 if trace.warning else -24), **options)
+    below.annotate(trace.warning, (0, 1), (0, -24), color=MARK, weight="bold", **options)
+    below.annotate("\n".join(lines), (0, 1), (0, -42 if trace.warning else -24), **options)
     encoder, decoder = (Path(trace.names[part]).name for part in ("encoder", "decoder"))
     title = f"{trace.seconds_of_audio:.2f} s of sound through {encoder} and {decoder}"
     figure.suptitle(title.replace(BUNDLED, ""))

@@ -113,6 +113,24 @@ def save(figure: Figure, path: str | Path, alt: str | None = None) -> Path:
     return path
 
 
+def name_words(axes, words, size: float = 8) -> None:
+    """Write words above an axis of time, each over the seconds in which it was said.
+
+    Args:
+        words: (word, begin, end) in s; none leaves the axis as it is.
+        size: of the letters, in points.
+    """
+    if words:
+        middles = [(begin + end) / 2 for _, begin, end in words]
+        above = axes.secondary_xaxis("top")
+        names = [word for word, _, _ in words]
+        above.set_xticks(middles, labels=names, fontstyle="italic", fontsize=size)
+        above.tick_params(length=0, pad=1)
+        above.spines["top"].set_visible(False)
+        for edge in {edge for _, *edges in words for edge in edges}:
+            axes.axvline(edge, 1, 1.03, color="black", linewidth=0.8, clip_on=False)
+
+
 def many(number: float) -> str:
     """12345 -> '12 345'."""
     return f"{number:,.0f}".replace(",", " ")

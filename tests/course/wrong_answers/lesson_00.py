@@ -1,6 +1,8 @@
 # ruff: noqa: F811
 # Plausible wrong answers to the exercises of notebook 00: `# %% ID | what the check must say`.
 
+import torch
+
 # %% 00-order | expected encoder_output
 order = [
     "waveform",
@@ -92,46 +94,6 @@ def lengths(samples, rate):
     return 2 * rate * A, rate * A, A
 
 
-# %% 00-instant | 2.9999999999999996
-def embedding_at(seconds):
-    return int(seconds / 0.1)
-
-
-# %% 00-instant | round down
-def embedding_at(seconds):
-    return round(seconds * 10)
-
-
-# %% 00-instant | this rounds up
-def embedding_at(seconds):
-    return -int(-seconds * 16_000 // 1600)
-
-
-# %% 00-instant | the first one has the number 0
-def embedding_at(seconds):
-    return round(seconds * 16_000) // 1600 + 1
-
-
-# %% 00-instant | no whole number yet
-def embedding_at(seconds):
-    return round(seconds * 16_000) / 1600
-
-
-# %% 00-instant | number of the sample
-def embedding_at(seconds):
-    return round(seconds * 16_000)
-
-
-# %% 00-instant | mel frames
-def embedding_at(seconds):
-    return round(seconds * 16_000) // 160
-
-
-# %% 00-instant | encoder frames
-def embedding_at(seconds):
-    return int(seconds * 50)
-
-
 # %% 00-trained | not tensors
 def trained_share(module):
     parameters = list(module.parameters())
@@ -171,3 +133,28 @@ def trained_share(module):
 def trained_share(module):
     total = sum(p.numel() for p in module.parameters())
     return sum(p.numel() for p in module.parameters() if p is not None) / total
+
+
+# %% 00-graft | your code stopped with RuntimeError
+def graft(first, second, leave, enter):
+    return torch.cat([first[:, : round(10 * leave)], second[:, round(10 * enter) :]])
+
+
+# %% 00-graft | not at `leave`
+def graft(first, second, leave, enter):
+    return torch.cat([first[:, : round(10 * leave)], second[:, round(10 * leave) :]], dim=1)
+
+
+# %% 00-graft | ten embeddings a second
+def graft(first, second, leave, enter):
+    return torch.cat([first[:, : int(leave)], second[:, int(enter) :]], dim=1)
+
+
+# %% 00-graft | `first` comes first
+def graft(first, second, leave, enter):
+    return torch.cat([second[:, : round(10 * enter)], first[:, round(10 * leave) :]], dim=1)
+
+
+# %% 00-graft | not up to it
+def graft(first, second, leave, enter):
+    return torch.cat([first[:, : round(10 * leave)], second[:, : round(10 * enter)]], dim=1)

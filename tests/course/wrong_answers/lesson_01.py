@@ -1,124 +1,88 @@
 # ruff: noqa: F811
 # Plausible wrong answers to the exercises of notebook 01: `# %% ID | what the check must say`.
 
-import math
-
 import torch
 
+# %% 01-sea | B is not turn: a t is silence and then one short, tall stroke
+letters = ["C", "D", "B", "A"]
 
-# %% 01-cost | not at every sample
-def numbers(seconds, rate, hop, bins):
-    return seconds * rate * bins
+# %% 01-sea | A is not sea: an s is a cloud at the top; then stripes
+letters = ["A", "D", "C", "B"]
 
+# %% 01-sea | expected each of the letters A, B, C and D once
+letters = "B"
 
-# %% 01-cost | each holds `bins` numbers
-def numbers(seconds, rate, hop, bins):
-    return seconds * rate // hop
+# %% 01-sea | expected each of the letters A, B, C and D once
+letters = ["B", "B", "C", "A"]
 
+# %% 01-sea | expected each of the letters A, B, C and D once
+letters = 2
 
-# %% 01-cost | numbers of one second
-def numbers(seconds, rate, hop, bins):
-    return rate // hop * bins
+# %% 01-alias | comes out at another pitch
+pitches = [3000, 9000, 15000, 17000]
 
+# %% 01-alias | in Hz, please
+pitches = [3, 7, 1, 1]
 
-# %% 01-alias | below half the rate a tone comes out as it is
-def heard(frequency, rate):
-    return rate - frequency
+# %% 01-alias | it does not vanish
+pitches = [3000, 0, 0, 0]
 
+# %% 01-alias | not cut off there
+pitches = [3000, 8000, 8000, 8000]
 
-# %% 01-alias | take the remainder first
-def heard(frequency, rate):
-    return frequency if frequency <= rate / 2 else rate - frequency
+# %% 01-alias | it climbs again from 0
+pitches = [3000, 7000, 1000, 0]
 
-
-# %% 01-alias | `rate` is not 16 000 here
-def heard(frequency, rate):
-    rest = frequency % 16000
-    return min(rest, 16000 - rest)
-
-
-# %% 01-alias | mirrored at half the rate, not cut off
-def heard(frequency, rate):
-    return min(frequency, rate / 2)
+# %% 01-alias | not at the rate
+pitches = [3000, 9000, 15000, 15000]
 
 
-# %% 01-frames | the last frame that fits is missing
-def frame(signal, length, hop):
-    starts = range(0, len(signal) - length, hop)
-    return torch.stack([signal[start : start + length] for start in starts])
+# %% 01-pitch | take the cosine and the sine
+def strength(frame, hertz):
+    angle = 2 * torch.pi * hertz * torch.arange(len(frame)) / 16_000
+    return (frame * angle.cos()).sum() ** 2
 
 
-# %% 01-frames | not where it ended
-def frame(signal, length, hop):
-    count = len(signal) // length
-    return torch.stack([signal[i * length : (i + 1) * length] for i in range(count)])
+# %% 01-pitch | square both sums before you add them
+def strength(frame, hertz):
+    angle = 2 * torch.pi * hertz * torch.arange(len(frame)) / 16_000
+    return (frame * angle.cos()).sum() + (frame * angle.sin()).sum()
 
 
-# %% 01-frames | your code stopped with RuntimeError
-def frame(signal, length, hop):
-    starts = range(0, len(signal), hop)
-    return torch.stack([signal[start : start + length] for start in starts])
+# %% 01-pitch | nothing can cancel
+def strength(frame, hertz):
+    angle = 2 * torch.pi * hertz * torch.arange(len(frame)) / 16_000
+    return ((frame * angle.cos()) ** 2).sum() + ((frame * angle.sin()) ** 2).sum()
 
 
-# %% 01-mel | formula of HTK
-def hz_to_mel(hertz):
-    return 2595 * math.log10(1 + hertz / 700)
+# %% 01-pitch | one swing is 2 pi
+def strength(frame, hertz):
+    angle = hertz * torch.arange(len(frame)) / 16_000
+    return (frame * angle.cos()).sum() ** 2 + (frame * angle.sin()).sum() ** 2
 
 
-# %% 01-mel | begins at 15
-def hz_to_mel(hertz):
-    if hertz < 1000:
-        return 3 * hertz / 200
-    return 27 * math.log(hertz / 1000) / math.log(6.4)
+# %% 01-pitch | divide by the rate
+def strength(frame, hertz):
+    angle = 2 * torch.pi * hertz * torch.arange(len(frame)).double()
+    return (frame * angle.cos()).sum() ** 2 + (frame * angle.sin()).sum() ** 2
 
 
-# %% 01-mel | divided by ln 6.4
-def hz_to_mel(hertz):
-    return 3 * hertz / 200 if hertz < 1000 else 15 + 27 * math.log(hertz / 1000)
+# %% 01-pitch | the root of it
+def strength(frame, hertz):
+    angle = 2 * torch.pi * hertz * torch.arange(len(frame)) / 16_000
+    return torch.hypot((frame * angle.cos()).sum(), (frame * angle.sin()).sum())
 
 
-# %% 01-mel | this is the formula of HTK
-def hz_to_mel(hertz):
-    return 1127 * math.log(1 + hertz / 700)
+# %% 01-pitch | only sum
+def strength(frame, hertz):
+    angle = 2 * torch.pi * hertz * torch.arange(len(frame)) / 16_000
+    return (frame * angle.cos()).mean() ** 2 + (frame * angle.sin()).mean() ** 2
 
 
-# %% 01-mel | HTK's formula has 1 + f / 700
-def hz_to_mel(hertz):
-    return 2595 * math.log10(hertz / 700)
-
-
-# %% 01-mel | 2595 goes with log10 and 1127 with ln
-def hz_to_mel(hertz):
-    return 2595 * math.log(1 + hertz / 700)
-
-
-# %% 01-mel | below 1000 Hz the scale is straight
-def hz_to_mel(hertz):
-    return 15 + 27 * math.log(hertz / 1000) / math.log(6.4)
-
-
-# %% 01-mel | the straight part is upside down
-def hz_to_mel(hertz):
-    if hertz < 1000:
-        return 200 * hertz / 3
-    return 15 + 27 * math.log(hertz / 1000) / math.log(6.4)
-
-
-# %% 01-mel | above 1000 Hz the scale is logarithmic
-def hz_to_mel(hertz):
-    return 3 * hertz / 200
-
-
-# %% 01-mel | divide by ln 6.4, not by 6.4
-def hz_to_mel(hertz):
-    return 3 * hertz / 200 if hertz < 1000 else 15 + 27 * math.log(hertz / 1000) / 6.4
-
-
-# %% 01-mel | one logarithm is to the base 10
-def hz_to_mel(hertz):
-    if hertz < 1000:
-        return 3 * hertz / 200
-    return 15 + 27 * math.log10(hertz / 1000) / math.log(6.4)
+# %% 01-pitch | does not return its result
+def strength(frame, hertz):
+    angle = 2 * torch.pi * hertz * torch.arange(len(frame)) / 16_000
+    print((frame * angle.cos()).sum() ** 2 + (frame * angle.sin()).sum() ** 2)
 
 
 # %% 01-filters | scale each by 2 / (right - left)
@@ -149,61 +113,3 @@ def mel_filters(corners, frequencies):
         falling = (right - frequencies) / (right - middle)
         rows.append(torch.minimum(rising, falling).clamp(min=0) * 2 / (right - left))
     return torch.stack(rows).T
-
-
-# %% 01-log | take log10
-def compress(power):
-    loud = power.clamp(min=1e-10).log()
-    return (torch.maximum(loud, loud.max() - 8) + 4) / 4
-
-
-# %% 01-log | more than 8 below the loudest
-def compress(power):
-    return (power.clamp(min=1e-10).log10() + 4) / 4
-
-
-# %% 01-log | not at -8
-def compress(power):
-    return (power.clamp(min=1e-10).log10().clamp(min=-8) + 4) / 4
-
-
-# %% 01-log | the last step
-def compress(power):
-    loud = power.clamp(min=1e-10).log10()
-    return torch.maximum(loud, loud.max() - 8)
-
-
-# %% 01-log | clamp to 1e-10 first
-def compress(power):
-    loud = power.log10()
-    return (torch.maximum(loud, loud.max() - 8) + 4) / 4
-
-
-# %% 01-log | `minimum` lowers what is loud
-def compress(power):
-    loud = power.clamp(min=1e-10).log10()
-    return (torch.minimum(loud, loud.max() - 8) + 4) / 4
-
-
-# %% 01-log | not of each row
-def compress(power):
-    loud = power.clamp(min=1e-10).log10()
-    loudest = loud.max(dim=-1, keepdim=True).values
-    return (torch.maximum(loud, loudest - 8) + 4) / 4
-
-
-# %% 01-log | leave out the factor 10
-def compress(power):
-    loud = 10 * power.clamp(min=1e-10).log10()
-    return (torch.maximum(loud, loud.max() - 80) + 4) / 4
-
-
-# %% 01-log | needs its brackets
-def compress(power):
-    loud = power.clamp(min=1e-10).log10()
-    return torch.maximum(loud, loud.max() - 8) + 4 / 4
-
-
-# %% 01-cost | 100 frames a second
-def numbers(seconds, rate, hop, bins):
-    return seconds * 100 * bins

@@ -1,6 +1,5 @@
 """Notebook 00, one clip all the way: judges of the exercises."""
 
-import math
 from difflib import get_close_matches
 
 import torch
@@ -70,26 +69,6 @@ def lengths(answer) -> str:
     return "Even a single sample becomes one audio embedding."
 
 
-@exercise("00-instant")
-def instant(embedding_at) -> str:
-    """embedding_at(seconds) -> which audio embedding, of 100 ms each, holds an instant."""
-    for seconds in (0.0, 0.05, 0.1, 0.29, 0.3, 0.7, 1.0, 2.95):
-        sample, exact, divided = round(seconds * 16_000), seconds * 10, int(seconds / 0.1)
-        right = sample // 1600
-        causes = {
-            "0.3 / 0.1 is 2.9999999999999996: count whole samples, or multiply by 10": divided,
-            "an instant belongs to the embedding that has begun, so round down": round(exact),
-            "this rounds up; at 0.05 s embedding 0 has begun, and 1 has not": math.ceil(exact),
-            "the first one has the number 0": right + 1,
-            "this is no whole number yet: round it down": exact,
-            "this is the number of the sample; an embedding holds 1600 of them": sample,
-            "these are mel frames of 10 ms; an embedding holds 10": int(seconds * 100),
-            "these are encoder frames of 20 ms; an embedding holds 5": int(seconds * 50),
-        }
-        ask("embedding_at", embedding_at, seconds, expected=right, causes=causes)
-    return "With 10 embeddings a second, each must carry a sound or two."
-
-
 @exercise("00-trained")
 def trained(trained_share) -> str:
     """trained_share(module) -> trained parameters / all parameters."""
@@ -112,3 +91,40 @@ def trained(trained_share) -> str:
     module.requires_grad_(False)
     expect("trained_share(<all frozen>)", trained_share(module), 0)
     return "Now try it on `model`."
+
+
+@exercise("00-graft")
+def graft(join) -> str:
+    """graft(first, second, leave, enter): `first` up to an instant, `second` from one on."""
+    first = torch.arange(20.0).reshape(1, 10, 2)
+    second = 100 + torch.arange(24.0).reshape(1, 12, 2)
+    for leave, enter in ((0.6, 0.9), (0.3, 0.7), (0.5, 0.5)):
+        out, into = round(10 * leave), round(10 * enter)
+        parts = first[:, :out], second[:, into:]
+        causes = {
+            "`first` comes first": torch.cat([second[:, :into], first[:, out:]], dim=1),
+            "`second` begins at `enter`, not at `leave`": torch.cat(
+                [parts[0], second[:, out:]], dim=1
+            ),
+            "`second` is kept from `enter` on, not up to it": torch.cat(
+                [parts[0], second[:, :into]], dim=1
+            ),
+            "`first` is kept up to `leave`, not from it on": torch.cat(
+                [first[:, out:], parts[1]], dim=1
+            ),
+            "seconds are no steps: there are ten embeddings a second": torch.cat(
+                [first[:, : int(leave)], second[:, int(enter) :]], dim=1
+            ),
+            "`int` cuts off, and 0.7 * 10 may be 6.99...; `round` it": torch.cat(
+                [first[:, : int(10 * leave)], second[:, int(enter / 0.1) :]], dim=1
+            ),
+            "the embedding that begins at `leave` is not kept any more": torch.cat(
+                [first[:, : out + 1], parts[1]], dim=1
+            ),
+            "the batch axis must stay: the result has three axes": torch.cat(parts, dim=1)[0],
+        }
+        given = first, second, leave, enter
+        shown = f"<10 embeddings>, <12 embeddings>, {leave}, {enter}"
+        right = torch.cat(parts, dim=1)
+        ask("graft", join, *given, expected=right, causes=causes, shown=shown)
+    return "One sentence, two voices: run the next cell."

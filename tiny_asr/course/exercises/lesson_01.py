@@ -1,100 +1,99 @@
 """Notebook 01, pre-processing: judges of the exercises."""
 
-import math
-
 import numpy as np
 import torch
 from transformers.audio_utils import hertz_to_mel, mel_to_hertz
 
-from tiny_asr.course.checks import ask, exercise
+from tiny_asr.course.checks import Wrong, ask, describe, exercise, expect
 from tiny_asr.shapes import SAMPLE_RATE
 
+UNNAMED = {"A": "words", "B": "sea", "C": "turn", "D": "waves"}  # the game's pictures
+LOOKS = {
+    "sea": "an s is a cloud at the top; then stripes, with a wide dark gap below a high band",
+    "waves": "no cloud at first: stripes whose upper bands climb, and a cloud for the z at its end",
+    "turn": "a t is silence and then one short, tall stroke; stripes follow, to the end",
+    "words": "stripes come first, dark above them; the cloud of the s stands at the very end",
+}
 
-@exercise("01-cost")
-def cost(numbers) -> str:
-    """numbers(seconds, rate, hop, bins) -> how many numbers a log-mel spectrogram has."""
-    cases = ((1, 16_000, 160, 80), (3, 16_000, 160, 128), (2, 8_000, 80, 40), (2, 16_000, 320, 80))
-    for seconds, rate, hop, bins in cases:
-        frames, at_each_sample = seconds * rate // hop, seconds * rate * bins
-        causes = {
-            "there is one column of bins every `hop` samples, not at every sample": at_each_sample,
-            "100 frames a second are right for 16 000 / 160 only: use `rate` and `hop`": (
-                seconds * 100 * bins
-            ),
-            "these are the frames; each holds `bins` numbers": frames,
-            "these are the numbers of one second": rate // hop * bins,
-        }
-        right = frames * bins
-        ask("numbers", numbers, seconds, rate, hop, bins, expected=right, causes=causes)
-    return "A second of sound is 16 000 samples, but 8 000 numbers of 80 mel bins."
+
+@exercise("01-sea")
+def sea(guess) -> str:
+    """The letters of the pictures of "sea", "waves", "turn" and "words"."""
+    letters = list(guess) if isinstance(guess, list | tuple | str) else []
+    letters = [each.upper() if isinstance(each, str) else each for each in letters]
+    if len(letters) != len(LOOKS) or set(letters) != set(UNNAMED):
+        raise Wrong(
+            f"letters is {describe(guess)}; expected each of the letters A, B, C and D once, in "
+            'the order "sea", "waves", "turn", "words".'
+        )
+    for word, letter in zip(LOOKS, letters, strict=True):
+        if UNNAMED[letter] != word:
+            right = sum(UNNAMED[a] == b for a, b in zip(letters, LOOKS, strict=True))
+            raise Wrong(f"{letter} is not {word}: {LOOKS[word]}. ({right} of 4 are right.)")
+    return "You have read speech from a picture, as the encoder does."
 
 
 @exercise("01-alias")
-def alias(heard) -> str:
-    """heard(frequency, rate) -> the pitch in Hz of a tone sampled without a filter."""
-    for frequency in (1_000, 5_000, 8_000, 9_000, 15_000, 17_000, 30_000):
-        rest = frequency % SAMPLE_RATE
-        mirrored = "below half the rate a tone comes out as it is"
-        if frequency > SAMPLE_RATE:
-            mirrored = "tones above the rate itself begin again from 0: take the remainder first"
+def alias(guess) -> str:
+    """What is heard, in Hz, of tones of 3, 9, 15 and 17 kHz that are sampled at 16 kHz."""
+    tones = [3_000, 9_000, 15_000, 17_000]
+    causes = {
+        "in Hz, please: 3 kHz are 3000 Hz": [3, 7, 1, 1],
+        "a tone above half the rate comes out at another pitch": tones,
+        "it does not vanish: without a filter it comes back at a wrong pitch": [3_000, 0, 0, 0],
+        "it is mirrored at 8 kHz, not cut off there": [3_000, 8_000, 8_000, 8_000],
+        "above 8 kHz it does not begin again from 0, it is mirrored": [3_000, 1_000, 7_000, 1_000],
+        "above the rate itself, 16 kHz, it climbs again from 0": [3_000, 7_000, 1_000, 0],
+        "below half the rate a tone stays what it is": [13_000, 7_000, 1_000, 1_000],
+        "the mirror stands at 8 kHz, half the rate, not at the rate": [
+            3_000,
+            9_000,
+            15_000,
+            15_000,
+        ],
+    }
+    expect("pitches", guess, [3_000, 7_000, 1_000, 1_000], causes)
+    return "15 kHz, 17 kHz and 1 kHz are the same samples."
+
+
+@exercise("01-pitch")
+def pitch(strength) -> str:
+    """strength(frame, hertz) -> the power of one pitch in samples at 16 kHz."""
+    toy = torch.tensor([1.0, 0.0, -1.0, 0.0, 1.0, 0.0, -1.0, 0.0])
+    n = torch.arange(400) / SAMPLE_RATE
+    tone = torch.cos(2 * torch.pi * 1_000 * n + 0.7) + 0.1 * torch.sin(2 * torch.pi * 200 * n)
+    for name, frame, pitches in (
+        ("[1, 0, -1, 0, 1, 0, -1, 0]", toy, (4_000, 2_000)),
+        ("<25 ms of 1000 Hz, and a little of 200 Hz>", tone, (1_000, 200, 3_000)),
+    ):
+        given, count = frame.double().numpy(), len(frame)
+        turns = np.outer(pitches, np.arange(count)) / SAMPLE_RATE
+        angle = 2 * np.pi * turns
+        c, s = np.cos(angle) @ given, np.sin(angle) @ given
+        squares = (np.cos(angle) * given) ** 2 + (np.sin(angle) * given) ** 2
+        no_rate = 2 * np.pi * np.outer(pitches, np.arange(count))
+        half = np.cos(turns) @ given, np.sin(turns) @ given
+        right = c**2 + s**2
         causes = {
-            "what is above half the rate is mirrored at it": frequency,
-            "between half the rate and the rate it is mirrored": rest,
-            "it is mirrored at half the rate, not cut off there": SAMPLE_RATE / 2,
-            mirrored: SAMPLE_RATE - frequency,
-        }
-        right = min(rest, SAMPLE_RATE - rest)
-        ask("heard", heard, frequency, SAMPLE_RATE, expected=right, causes=causes)
-    causes = {"`rate` is not 16 000 here": 5_000}
-    ask("heard", heard, 5_000, 8_000, expected=3_000, causes=causes)
-    return "15 kHz and 1 kHz are the same samples."
-
-
-@exercise("01-frames")
-def frames(frame) -> str:
-    """frame(signal, length, hop) -> (N, length): every frame that fits, one each hop samples."""
-    for samples, length, hop in ((10, 4, 2), (11, 4, 3), (1_600, 400, 160)):
-        signal = torch.arange(samples, dtype=torch.float32)
-        right = signal.unfold(0, length, hop)
-        longer = torch.cat([signal, torch.zeros(length)]).unfold(0, length, hop)
-        apart = signal[: samples // length * length].reshape(-1, length)
-        causes = {
-            "the last frame that fits is missing: there are 1 + (S - length) // hop": right[:-1],
-            "one frame too many: it reaches beyond the end": longer[: len(right) + 1],
-            "each frame should begin `hop` after the last one, not where it ended": apart,
-            "rows and columns are exchanged: one row is one frame": right.T,
-        }
-        shown = f"<{samples} samples 0, 1, 2, ...>, {length}, {hop}"
-        ask("frame", frame, signal, length, hop, expected=right, causes=causes, shown=shown)
-    return "Neighbours overlap: 25 ms of sound in each, every 10 ms."
-
-
-@exercise("01-mel")
-def mel(hz_to_mel) -> str:
-    """hz_to_mel(hertz) -> Slaney's mel of a frequency."""
-    # 0 comes last: there a logarithm stops the code, and the line would not say why
-    for hertz in (200, 440, 1_000, 2_000, 6_400, 8_000, 0):
-        ratio, straight = max(hertz, 1e-9) / 1_000, 3 * hertz / 200
-        log, base, right = math.log(ratio), math.log(6.4), hertz_to_mel(float(hertz), "slaney")
-        htk, no_one = hertz_to_mel(float(hertz), "htk"), 2595 * math.log10(ratio / 0.7)
-        half_log10 = 15 + 27 * math.log10(ratio) / base
-        causes = {
-            "this is the formula of HTK; ours is straight below 1000 Hz": htk,
-            "HTK's formula has 1 + f / 700; but ours is straight below 1000 Hz": no_one,
-            "2595 goes with log10 and 1127 with ln; but that is HTK's formula, not ours": (
-                2595 * math.log(1 + hertz / 700)
+            "a sine of that pitch may be in there as well: take the cosine and the sine": c**2,
+            "a cosine of that pitch may be in there as well: take the sine and the cosine": s**2,
+            "square both sums before you add them": c + s,
+            "square both sums, and add them; this is the square of the sum": (c + s) ** 2,
+            "this is the root of it: the power is the squares' sum itself": np.sqrt(right),
+            "sum first, then square: a square is never negative, so nothing can cancel": (
+                squares.sum(axis=1)
             ),
-            "below 1000 Hz the scale is straight: 3 f / 200": 15 + 27 * log / base,
-            "the straight part is upside down: 3 f / 200": 200 * hertz / 3,
-            "above 1000 Hz the scale is logarithmic": straight,
-            "the curve above 1000 Hz begins at 15": 27 * log / base,
-            "the logarithm is to be divided by ln 6.4": 15 + 27 * log,
-            "divide by ln 6.4, not by 6.4": 15 + 27 * log / 6.4,
-            "the logarithm is to the base 6.4, not 10": 15 + 27 * math.log10(ratio),
-            "one logarithm is to the base 10: take ln (`math.log`) for both": half_log10,
+            "one swing is 2 pi, not 1": half[0] ** 2 + half[1] ** 2,
+            "sample n comes at n / 16 000 s: divide by the rate": (
+                (np.cos(no_rate) @ given) ** 2 + (np.sin(no_rate) @ given) ** 2
+            ),
+            "this is a mean: only sum": right / count**2,
+            "this is divided by the number of samples: only sum": right / count,
         }
-        ask("hz_to_mel", hz_to_mel, hertz, expected=right, causes=causes)
-    return "The first 1000 Hz are 15 mel; the next 7000 only 30 more."
+        came = [strength(frame.clone(), hertz) for hertz in pitches]
+        call = f"strength({name}, hertz) for {', '.join(map(str, pitches))} Hz"
+        expect(call, came, right, {cause: list(value) for cause, value in causes.items()})
+    return "201 of these, and you have a spectrum."
 
 
 @exercise("01-filters")
@@ -126,34 +125,3 @@ def filters(mel_filters) -> str:
         given = torch.tensor(corners), torch.tensor(frequencies)
         ask("mel_filters", mel_filters, *given, expected=expected, causes=causes, shown=shown)
     return "With 82 corners these are the 80 filters of Whisper."
-
-
-@exercise("01-log")
-def log(compress) -> str:
-    """compress(power) -> log10, at most 8 below the loudest, then (x + 4) / 4."""
-    noise = 10 ** (12 * torch.rand(4, 5, generator=torch.Generator().manual_seed(0)) - 9)
-    cases = {
-        "[[1, 0.001], [0, 100]]": torch.tensor([[1.0, 1e-3], [0.0, 100.0]]),
-        "<20 powers from 1e-9 to 1e3>": noise,
-        "[[0, 0]]": torch.zeros(1, 2),
-    }
-    for name, power in cases.items():
-        loud, natural = power.clamp(min=1e-10).log10(), power.clamp(min=1e-10).log()
-        floored = torch.maximum(loud, loud.max() - 8)
-        natural = torch.maximum(natural, natural.max() - 8)
-        rows = torch.maximum(loud, loud.amax(dim=-1, keepdim=True) - 8)
-        lowered = torch.minimum(loud, loud.max() - 8)
-        decibels = (10 * floored + 4) / 4
-        causes = {
-            "this is the natural logarithm; take log10": (natural + 4) / 4,
-            "nothing may lie more than 8 below the loudest": (loud + 4) / 4,
-            "`minimum` lowers what is loud; `maximum` lifts what is soft": (lowered + 4) / 4,
-            "the loudest value is that of the whole tensor, not of each row": (rows + 4) / 4,
-            "these are decibels: leave out the factor 10, and the 80 dB are 8": decibels,
-            "add 4 first, then divide: (x + 4) / 4 needs its brackets": floored + 4 / 4,
-            "the last step, (x + 4) / 4, is missing": floored,
-            "the logarithm of 0 is minus infinity: clamp to 1e-10 first": (power.log10() + 4) / 4,
-            "the floor is 8 below the loudest value, not at -8": (loud.clamp(min=-8) + 4) / 4,
-        }
-        ask("compress", compress, power, expected=(floored + 4) / 4, causes=causes, shown=name)
-    return "Each step of 1 is now 40 dB, a factor of 10 000 in power."

@@ -1,0 +1,60 @@
+"""The thread through the lessons: one sentence, two voices, and the words that were heard wrongly.
+
+`sample_clip` is a natural voice that `tiny` writes without an error, `puzzle_clip` a robot's that
+it gets wrong. When each word is said was read off the waveforms.
+"""
+
+import torch
+from IPython.display import Markdown
+from torch import Tensor
+
+from tiny_asr.evaluation.score import align
+
+SENTENCE = "She listens to the sea, and its waves turn into words."
+_ENDS = {  # where each word begins and ends, in s
+    "sample": (
+        *((0.03, 0.18), (0.18, 0.56), (0.58, 0.68), (0.68, 0.75), (0.75, 1.13), (1.42, 1.49)),
+        *((1.49, 1.66), (1.66, 2.02), (2.04, 2.26), (2.26, 2.46), (2.46, 2.97)),
+    ),
+    "puzzle": (
+        *((0.06, 0.28), (0.28, 0.75), (0.77, 0.85), (0.85, 0.93), (0.94, 1.18), (1.37, 1.47)),
+        *((1.47, 1.69), (1.69, 1.92), (1.93, 2.13), (2.13, 2.37), (2.37, 2.93)),
+    ),
+}
+
+
+def words_of(clip: str) -> list[tuple[str, float, float]]:
+    """Word, begin and end in s, of the clip called "sample" or "puzzle"."""
+    words = SENTENCE.lower().replace(",", "").rstrip(".").split()
+    return [(word, *ends) for word, ends in zip(words, _ENDS[clip], strict=True)]
+
+
+def marked(texts: dict[str, str | None], said: str = SENTENCE) -> Markdown:
+    """What was said, and below it each text: in bold what is wrong, struck through what is missing.
+
+    Case and punctuation don't count.
+
+    Args:
+        texts: what each row is called -> its text; None for an exercise not attempted yet.
+    """
+    rows = [f"| said | {said} |", "|---|---|"]
+    styles = {"equal": "{1}", "delete": "~~{0}~~"}
+    for name, text in texts.items():
+        if text is None:
+            words = ["(not written yet: the function above)"]
+        else:
+            words = [styles.get(op, "**{1}**").format(*both) for op, *both in align(said, text)]
+        rows.append(f"| {name} | {' '.join(words)} |")
+    return Markdown("\n".join(rows))
+
+
+def read_out(model, audio_embeddings: Tensor) -> str | None:
+    """What a model's decoder writes when it reads these audio embeddings (1, A, llm_dim).
+
+    None for `...`, an exercise that is not attempted yet.
+    """
+    if audio_embeddings is ...:
+        return None
+    lengths = torch.tensor([audio_embeddings.shape[1]])
+    steps = list(model.decoder.write(audio_embeddings.to(model.device), lengths))
+    return model.processor.decode(torch.cat(steps)) if steps else ""
