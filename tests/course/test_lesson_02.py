@@ -2,6 +2,7 @@
 
 import copy
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from tiny_asr.course import lesson_02_ear as ear
 from tiny_asr.course import lesson_02_heads as heads
 from tiny_asr.course import lesson_02_layers as layers
 from tiny_asr.course import lesson_02_probes as probes
-from tiny_asr.course import puzzle
+from tiny_asr.course import story
 from tiny_asr.course.checks import check, passed
 from tiny_asr.course.lesson_02_layers import Heard
 from tiny_asr.course.lesson_02_probes import Measured
@@ -338,7 +339,7 @@ def test_the_best_path_is_the_best_of_all():
         path = ear.best_path(table)
         assert path[0] == (0, 0) and path[-1] == (shape[0] - 1, shape[1] - 1)
         total = 0.0
-        for (a, b), (c, d) in zip(path, path[1:], strict=False):
+        for (a, b), (c, d) in pairwise(path):
             step = c - a + d - b
             assert 1 <= step <= 2 and 0 <= c - a <= 1 and 0 <= d - b <= 1
             total += step * table[c, d].item()
@@ -357,42 +358,36 @@ def test_a_clip_that_lasts_longer_is_found_again():
 def test_the_ear_is_drawn_with_its_words():
     frames = noise(20, 30)
     found = ear.compare(frames, frames)
-    words = [puzzle.Place("the", 0, 2), puzzle.Place("sea", 2, 4)]
-    assert ear.by_word(found, words, 5) == pytest.approx({"the": 1.0, "sea": 1.0}, abs=1e-4)
-    alt = ear.ear_view(found, 0.25, words, range(1, 2), 5).alt
+    words = [("the", 0.0, 0.2), ("sea", 0.2, 0.4)]
+    assert ear.by_word(found, words) == pytest.approx({"the": 1.0, "sea": 1.0}, abs=1e-4)
+    alt = ear.ear_view(found, 0.25, words, range(1, 2)).alt
     assert "sea 1.00" in alt and "has 0.25" in alt and "written wrongly: sea" in alt
 
 
 @pytest.mark.parametrize(
     ("said", "written", "words", "instead"),
     [
-        ("the sea is blue", "the sea is blue", range(3, 4), ["blue"]),
-        ("the sea is blue", "the see is blue", range(1, 2), ["see"]),
-        ("the sea is blue", "the sea was very blue", range(2, 3), ["was", "very"]),
-        ("the sea is blue", "see is blew", range(4), ["see", "is", "blew"]),
-        ("the sea is blue", "the sea is blue now", range(3, 4), ["now"]),
-        ("the sea is blue", "the sea", range(2, 4), []),
+        ("the sea is blue", "the sea is blue", range(3, 4), "blue"),
+        ("the sea is blue", "the see is blue", range(1, 2), "see"),
+        ("the sea is blue", "the sea was very blue", range(2, 3), "was very"),
+        ("the sea is blue", "see is blew", range(4), "see is blew"),
+        ("the sea is blue", "the sea is blue now", range(3, 4), "now"),
+        ("the sea is blue", "the sea", range(2, 4), ""),
     ],
 )
 def test_the_words_that_are_written_otherwise(said, written, words, instead):
-    assert puzzle.missed(said, written) == words
-    assert puzzle.instead(said, written) == instead
+    assert story.missed(written, said) == words
+    assert story.instead(written, said) == instead
 
 
-def test_words_have_places_in_order(model, clip):
-    embeddings, _ = puzzle.writing.heard(model, [clip])
-    found = puzzle.places(model, embeddings, puzzle.SENTENCE)
-    assert [place.word for place in found] == puzzle.SENTENCE.split()
-    assert [p.begin for p in found] == sorted(p.begin for p in found)
-    assert all(p.begin < p.end for p in found) and found[-1].end == embeddings.shape[1]
-    timed = puzzle.spoken(model, clip, puzzle.SENTENCE)
-    assert timed[3] == ("the", pytest.approx(found[3].begin / 10), pytest.approx(found[3].end / 10))
-
-
-def test_writing_is_transcribing(model, clip):
-    with torch.no_grad():
-        embeddings = model.audio_projector(model.encode(clip, 16_000))
-    assert puzzle.write(model, embeddings) == model.transcribe(clip, 16_000)
+@pytest.mark.parametrize("name", ["sample", "puzzle"])
+def test_words_have_places_in_order(model, name):
+    found, step = story.places(name, model), model.config.samples_per_embedding / 16_000
+    assert " ".join(place.word for place in found) == story.SAID
+    for place, (_, begin, end) in zip(found, story.words_of(name), strict=True):
+        assert place.begin * step <= begin + 1e-6 and end - 1e-6 <= place.end * step
+        assert place.end - place.begin <= (end - begin) / step + 2
+    assert story.span(name, model, range(2, 5)) == slice(found[2].begin, found[4].end)
 
 
 def test_an_answer_is_used_once_its_check_has_passed(capsys):

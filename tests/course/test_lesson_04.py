@@ -11,7 +11,7 @@ from fixtures_models import noise, talkative
 from tiny_asr import ASRModel, load_audio, sample_clip
 from tiny_asr.course import lesson_04_verdict as verdict
 from tiny_asr.course import lesson_04_writing as writing
-from tiny_asr.course import puzzle
+from tiny_asr.course import story
 from tiny_asr.course.checks import judge_of
 from tiny_asr.figures import plots
 
@@ -319,7 +319,7 @@ def test_greedy_writes_what_the_model_writes():
         return model.decoder.language_model(inputs_embeds=read).logits[0, -1]
 
     written = verdict.greedy(next_logits, [], model.decoder.end_id, 40)
-    assert model.processor.decode(written) == puzzle.write(model, heard[0])
+    assert model.processor.decode(written) == story.read_out(model, heard[0])
     assert verdict.greedy(next_logits, [], model.decoder.end_id, 3) == written[:3]
 
 

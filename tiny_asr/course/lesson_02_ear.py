@@ -13,8 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tiny_asr.course.drawing import page
-from tiny_asr.course.lesson_02_layers import BOTH_WAYS, FRAME
-from tiny_asr.course.puzzle import Place
+from tiny_asr.course.lesson_02_layers import BOTH_WAYS, FRAME, Words
 from tiny_asr.figures.style import ENCODER, MARK, PROMPT, Picture, drawn
 
 
@@ -66,16 +65,14 @@ def compare(frames: Tensor, others: Tensor) -> Compared:
     return Compared(cosines, path, along)
 
 
-def by_word(compared: Compared, words: list[Place], frames_each: int) -> dict[str, float]:
-    """The mean likeness along each word, whose places are in audio embeddings of so many frames."""
-    parts = [(w.word, compared.along[frames_each * w.begin : frames_each * w.end]) for w in words]
+def by_word(compared: Compared, words: Words) -> dict[str, float]:
+    """The mean likeness along each word: (word, begin, end) in s."""
+    parts = [(w, compared.along[round(a / FRAME) : round(b / FRAME)]) for w, a, b in words]
     return {word: float(part.mean()) for word, part in parts}
 
 
 @drawn
-def ear_view(
-    compared: Compared, floor: float, words: list[Place], wrong: range, frames_each: int
-) -> Picture:
+def ear_view(compared: Compared, floor: float, words: Words, wrong: range) -> Picture:
     """The table of cosines with its path, and the likeness along the clip, word by word.
 
     floor: the likeness that the path finds in a clip that says something else.
@@ -93,18 +90,17 @@ def ear_view(
     right.axhline(floor, color="black", linestyle="--", linewidth=1)
     right.text(0.02, floor + 0.02, "another sentence, on average", size=8)
     for number, (word, begin, end) in enumerate(words):
-        edges = begin * frames_each * FRAME, end * frames_each * FRAME
         color = MARK if number in wrong else PROMPT
-        right.axvspan(*edges, color=color, alpha=0.55 if number % 2 else 0.3, linewidth=0)
-        right.text(sum(edges) / 2, 1.04, word, rotation=60, ha="left", va="bottom", size=8)
+        right.axvspan(begin, end, color=color, alpha=0.55 if number % 2 else 0.3, linewidth=0)
+        right.text((begin + end) / 2, 1.04, word, rotation=60, ha="left", va="bottom", size=8)
     right.set(ylim=(min(0, float(compared.along.min())), 1.02), xlim=(0, height))
     right.set(xlabel="puzzle clip, time in s", ylabel="likeness on the path")
-    facts = by_word(compared, words, frames_each)
+    facts = by_word(compared, words)
     figure.alt = (
         f"Left: the cosines of {compared.cosines.shape[0]} frames of the puzzle with "
         f"{compared.cosines.shape[1]} of the sample, and the best way through them. Right: the "
         f"likeness on that way; another sentence has {floor:.2f} on average. By word: "
         f"{', '.join(f'{word} {value:.2f}' for word, value in facts.items())}. Marked as written "
-        f"wrongly: {' '.join(words[n].word for n in wrong) or 'none'}."
+        f"wrongly: {' '.join(words[n][0] for n in wrong)}."
     )
     return figure

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from tiny_asr.audio import load_audio
 from tiny_asr.course.drawing import page, say, waves
 from tiny_asr.course.lesson_02_layers import Words
-from tiny_asr.course.puzzle import write
+from tiny_asr.course.story import read_out
 from tiny_asr.decoder import token_loss
 from tiny_asr.figures.plots import MOST_TOKENS, principal
 from tiny_asr.figures.style import (
@@ -141,7 +141,7 @@ def lineup(audio_embeddings: Tensor, table: Tensor, tokens: Sequence[int]) -> li
 
 def learn_by_heart(
     model, projector, encoder_output: Tensor, labels: Tensor, steps: int, every: int
-) -> Iterator[tuple[int, float, str]]:
+) -> Iterator[tuple[int, float, str | None]]:
     """Train a projector on one clip: (step, loss, what is written), every so many steps.
 
     AdamW as in `training.trainer` (learning rate 1e-3, no warm-up). Only the projector changes.
@@ -152,7 +152,7 @@ def learn_by_heart(
         embeddings = projector(encoder_output)
         loss = loss_of(model, embeddings, labels)
         if step % every == 0:
-            yield step, loss.item(), write(model, embeddings.detach())
+            yield step, loss.item(), read_out(model, embeddings.detach())
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(weights, 1.0)

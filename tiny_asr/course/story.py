@@ -4,11 +4,15 @@
 it gets wrong. When each word is said was read off the waveforms.
 """
 
+import math
+from typing import NamedTuple
+
 import torch
 from IPython.display import Markdown
 from torch import Tensor
 
 from tiny_asr.evaluation.score import align
+from tiny_asr.shapes import SAMPLE_RATE
 
 SENTENCE = "She listens to the sea, and its waves turn into words."
 _ENDS = {  # where each word begins and ends, in s
@@ -27,6 +31,52 @@ def words_of(clip: str) -> list[tuple[str, float, float]]:
     """Word, begin and end in s, of the clip called "sample" or "puzzle"."""
     words = SENTENCE.lower().replace(",", "").rstrip(".").split()
     return [(word, *ends) for word, ends in zip(words, _ENDS[clip], strict=True)]
+
+
+SAID = " ".join(word for word, _, _ in words_of("sample"))  # as the decoder writes it
+
+
+def missed(written: str, said: str = SAID) -> range:
+    """The words of what was said, by number, from the first that was written otherwise to the last.
+
+    Where both are the same it is the last word alone, so that there is a place to look at. An
+    invented word counts for the one that it stands before.
+    """
+    words, number, wrong = said.split(), 0, []
+    for operation, _, _ in align(said, written):
+        if operation != "equal":
+            wrong.append(min(number, len(words) - 1))
+        number += operation != "insert"
+    return range(wrong[0], wrong[-1] + 1) if wrong else range(len(words) - 1, len(words))
+
+
+def instead(written: str, said: str = SAID) -> str:
+    """The words that are written from the first difference to the last; the last word if none."""
+    steps = align(said, written)
+    wrong = [n for n, (operation, _, _) in enumerate(steps) if operation != "equal"]
+    part = steps[wrong[0] : wrong[-1] + 1] if wrong else steps[-1:]
+    return " ".join(word for operation, _, word in part if operation != "delete")
+
+
+class Place(NamedTuple):
+    """A word, and the audio embeddings from `begin` to before `end` in which it is said."""
+
+    word: str
+    begin: int
+    end: int
+
+
+def places(clip: str, model) -> list[Place]:
+    """Where the words of the clip called "sample" or "puzzle" lie among its audio embeddings."""
+    a_second = SAMPLE_RATE / model.config.samples_per_embedding
+    times = [(word, begin * a_second, end * a_second) for word, begin, end in words_of(clip)]
+    return [Place(word, int(begin), math.ceil(end)) for word, begin, end in times]
+
+
+def span(clip: str, model, words: range) -> slice:
+    """The audio embeddings of some words of a clip, by their numbers."""
+    found = places(clip, model)
+    return slice(found[words[0]].begin, found[words[-1]].end)
 
 
 def marked(texts: dict[str, str | None], said: str = SENTENCE) -> Markdown:
