@@ -82,7 +82,7 @@ def attend(q, k, v):
 
 
 # %% 02-length | the kernel's first place counts too
-lengths = [399, 200, 3, 5]
+lengths = [400, 200, 2, 5]
 
 
 # %% 02-length | the padding is on both sides
@@ -93,7 +93,7 @@ lengths = [400, 200, 3, 4]
 lengths = [400, 400, 3, 5]
 
 
-# %% 02-length | only a part of the kernel
+# %% 02-length | there is no padding here
 lengths = [400, 200, 5, 5]
 
 

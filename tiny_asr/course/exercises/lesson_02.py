@@ -26,12 +26,11 @@ def length(lengths) -> str:
         right = F.conv1d(torch.zeros(1, 1, frames), one, stride=stride, padding=padding).shape[2]
         full = frames + 2 * padding
         causes = {
-            "the kernel's first place counts too": right - 1,
             "the padding is on both sides": (frames + padding - kernel) // stride + 1,
+            "the kernel's first place counts too": right - 1,
             "the padding is missing": (frames - kernel) // stride + 1,
-            "there is no padding here": (frames + kernel - 1 - kernel) // stride + 1,
+            "there is no padding here": (frames - 1) // stride + 1,
             "the kernel must lie wholly inside: its left end stops at n - kernel": full // stride,
-            "a place that only a part of the kernel fits into is none": -(-full // stride),
             "each step is `stride` frames long": full - kernel + 1,
         }
         expect(f"number {number}: {frames} frames, kernel {kernel}", value, right, causes)
