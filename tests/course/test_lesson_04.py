@@ -124,21 +124,6 @@ def test_watch_sees_the_probabilities_of_each_single_step(model, written):
         torch.testing.assert_close(written.probabilities[step], expected, atol=1e-4, rtol=1e-3)
 
 
-def test_candidates_are_the_ten_likeliest_with_the_taken_one_marked(model):
-    chances = torch.linspace(0, 1, model.config.vocab_size)
-    chances = chances / chances.sum()
-    taken = model.config.vocab_size - 3  # the third likeliest
-    figure = writing.candidates(model, {"first": chances, "second": chances.flip(0)}, taken)
-    left, right = figure.axes
-    assert [bar.get_width() for bar in left.patches] == pytest.approx(chances.topk(10).values)
-    colors = [bar.get_facecolor() for bar in left.patches]
-    assert [colors.count(color) for color in colors].index(1) == 2
-    assert len({bar.get_facecolor() for bar in right.patches}) == 1
-    labels = [label.get_text() for label in right.get_yticklabels()]
-    assert labels == [writing.name_of(model, token) for token in range(10)]
-    assert "first: " in figure.alt and f"{chances.topk(10).values.sum():.1%}" in figure.alt
-
-
 def test_every_step_has_a_column_for_each_step_but_not_more_than_fit(model, written):
     figure = writing.every_step(model, written)
     shown = min(len(written.tokens), writing.MOST_STEPS)

@@ -145,7 +145,7 @@ def untrained_twin(model, seed: int = 0):
 
 
 @drawn
-def probe_view(scores: Scores, places: Sequence[str], control: Scores | None = None) -> Picture:
+def probe_view(scores: Scores, places: Sequence[str], control: Scores) -> Picture:
     """How well each fact can be predicted from each place; the control's lines are dashed."""
     (figure, axes), facts = page(3.4), []
     looks = ((SOUND, "o"), (AUDIO, "s"), (ENCODER, "^"), (MEL, "D"))
@@ -155,22 +155,20 @@ def probe_view(scores: Scores, places: Sequence[str], control: Scores | None = N
         axes.plot(line, color=color, marker=marker, markersize=5)
         label = min(line[-1], label - 0.07)
         axes.text(len(line) - 0.85, label, name, va="center", color="black")
-        facts.append(f"{name}: {', '.join(f'{score:.2f}' for score in line)}")
-        if control:
-            axes.plot(control[name], color=color, linestyle="--", linewidth=1.2)
-            facts[-1] += f", untrained {', '.join(f'{score:.2f}' for score in control[name])}"
-    if control:
-        for look, name in (("-", "trained"), ("--", "untrained")):
-            axes.plot([], color="black", linestyle=look, label=name)
-        axes.legend(loc="center left", bbox_to_anchor=(0, 0.4))
+        axes.plot(control[name], color=color, linestyle="--", linewidth=1.2)
+        own, others = (", ".join(f"{score:.2f}" for score in x) for x in (line, control[name]))
+        facts.append(f"{name}: {own}, untrained {others}")
+    for look, name in (("-", "trained"), ("--", "untrained")):
+        axes.plot([], color="black", linestyle=look, label=name)
+    axes.legend(loc="center left", bbox_to_anchor=(0, 0.4))
     few = range(0, len(places), -(-len(places) // 9))
     axes.set_xticks(few, labels=[places[n] for n in few])
     axes.axhline(0, color="black", linewidth=0.8)
     axes.set(ylabel="share predicted (R\u00b2)", ylim=(-0.15, 1.05), xlim=(-0.2, len(places) - 0.4))
     axes.set_title("what one matrix product can read off the mean frame of a clip never seen")
-    lines = "Four lines and four dashed ones of an untrained encoder" if control else "Four lines"
     figure.alt = (
-        f"{lines} over the places {', '.join(places)}: how much of each fact a linear probe "
+        f"Four lines and four dashed ones of an untrained encoder over the places "
+        f"{', '.join(places)}: how much of each fact a linear probe "
         f"predicts on held-out clips, 1 being all. {'; '.join(facts)}."
     )
     return figure

@@ -1,12 +1,11 @@
 """Notebook 03: is there a gap between sound and words, and does the projector bridge it?
 
 The notebook sends one clip through a fresh projector and through the trained one. This module
-compares what comes out with the decoder's token embeddings, measures what loudness does to loss and
-gradient, and counts what another `audio_downsample_rate` would cost.
+compares what comes out with the decoder's token embeddings, lets a fresh projector learn one
+sentence by heart, and breaks the trained one in three ways.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -21,7 +20,6 @@ from tiny_asr.decoder import token_loss
 from tiny_asr.figures.plots import MOST_TOKENS, principal
 from tiny_asr.figures.style import (
     AUDIO,
-    MARK,
     MEL,
     MONOSPACE,
     TEXT,
@@ -177,27 +175,23 @@ def broken(projector: AudioProjector, frames: Tensor, rate: int) -> dict[str, Te
 
 
 @drawn
-def nearest_along(
-    model, audio, groups: dict[str, Tensor], words: Words = (), start: float = 0.0
-) -> Picture:
+def nearest_along(model, audio, groups: dict[str, Tensor], words: Words = ()) -> Picture:
     """The three nearest tokens of each audio embedding, under the sound that it was made from.
 
     Args:
         audio: anything `load_audio` takes, at 16 kHz.
-        groups: title -> audio embeddings (A, llm_dim) of this clip. words: what is said when.
-        start: seconds; a page holds the 32 embeddings from there.
+        groups: title -> audio embeddings (A, llm_dim) of this clip, of which 32 fit on a page.
     """
     size, table = model.config.samples_per_embedding, model.decoder.token_embeddings.detach()
     decode = model.processor.tokenizer.decode
-    first = int(start * SAMPLE_RATE) // size
-    groups = {name: vectors[first : first + MOST_COLUMNS] for name, vectors in groups.items()}
+    groups = {name: vectors[:MOST_COLUMNS] for name, vectors in groups.items()}
     columns = len(next(iter(groups.values())))
-    edges = (first + np.arange(columns + 1)) * size / SAMPLE_RATE
+    edges = np.arange(columns + 1) * size / SAMPLE_RATE
     heights, facts = [0.4, *[1] * len(groups)], []
     look = {"sharex": True, "height_ratios": heights}
     figure, (wave, *panels) = page(1.2 + 2.2 * len(groups), len(heights), 1, **look)
-    samples = load_audio(audio, SAMPLE_RATE)[first * size : (first + columns) * size]
-    waves(wave, samples, start=edges[0])
+    samples = load_audio(audio, SAMPLE_RATE)[: columns * size]
+    waves(wave, samples)
     wave.set(yticks=[], xlim=(edges[0], edges[-1]))
     say(wave, words)
     for axes, (name, vectors) in zip(panels, groups.items(), strict=True):
@@ -253,70 +247,10 @@ def stacking(encoder_output: Tensor, rate: int) -> Picture:
     return figure
 
 
-# Loudness ----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Pass:
-    """What one forward and backward pass gave.
-
-    loudness: RMS of the audio embeddings. loss: mean over the target tokens.
-    at_embeddings, at_weights: length of the gradient at the audio embeddings, and at the weights of
-    the projector's two linear layers.
-    """
-
-    loudness: float
-    loss: float
-    at_embeddings: float
-    at_weights: float
+# The teacher's question --------------------------------------------------------------------------
 
 
 def loss_of(model, audio_embeddings: Tensor, labels: Tensor) -> Tensor:
     """The training loss of one clip's audio embeddings (1, A, llm_dim) and targets (1, L)."""
     lengths = torch.tensor([audio_embeddings.shape[1]], device=model.device)
     return token_loss(model.decoder.text_logits(audio_embeddings, lengths, labels), labels)
-
-
-def one_pass(model, projector, encoder_output: Tensor, labels: Tensor, scale: float = 1.0) -> Pass:
-    """One clip forward and backward, its audio embeddings made `scale` times as loud.
-
-    Nothing is learnt: the gradients are only measured.
-    """
-    embeddings = scale * projector(encoder_output)
-    loss = loss_of(model, embeddings, labels)
-    weights = [*projector.linear1.parameters(), *projector.linear2.parameters()]
-    gradient, *gradients = torch.autograd.grad(loss, [embeddings, *weights])
-    at_weights = torch.cat([each.flatten() for each in gradients]).norm().item()
-    loudness = embeddings.detach().square().mean().sqrt().item()
-    return Pass(loudness, loss.item(), gradient.norm().item(), at_weights)
-
-
-@drawn
-def loudness_view(model, passes: dict[str, list[Pass]]) -> Picture:
-    """Loss and gradient against the loudness of the audio embeddings, the quietest pass first."""
-    tokens = model.decoder.some_embeddings().float().square().mean().sqrt().item()
-    floor = model.decoder.language_model.config.rms_norm_eps**0.5
-    blind = float(np.log(model.config.vocab_size))
-    (figure, (left, right)), facts = page(3.7, 1, 2), []
-    for (name, row), color in zip(passes.items(), (FRESH, AUDIO), strict=True):
-        loudness = [each.loudness for each in row]
-        left.plot(loudness, [p.loss for p in row], "o-", color=color, label=name, markersize=4)
-        right.plot(loudness, [p.at_weights for p in row], "o-", color=color, markersize=4)
-        facts += [f"{name} at {p.loudness:.2g}: {p.loss:.2f}, {p.at_weights:.2g}" for p in row[::3]]
-    left.axhline(blind, color="black", linewidth=0.8, linestyle=":", label="a blind guess, ln V")
-    left.set(title="loss on the sentence", ylim=(0, None))
-    right.set(title="gradient at the projector's weights", yscale="log")
-    for axes in (left, right):
-        axes.axvline(tokens, color=TEXT, linewidth=2, label="as loud as the tokens")
-        axes.axvline(floor, color=MARK, linestyle="--", label="the decoder's norm: sqrt(eps)")
-        axes.set(xscale="log", xlabel="loudness (RMS) of the audio embeddings")
-    for axis in (left.xaxis, right.xaxis, right.yaxis):
-        axis.set_major_formatter("{x:g}")
-    handles = left.get_legend_handles_labels()
-    figure.legend(*handles, loc="outside lower center", ncols=5, fontsize=8)
-    figure.alt = (
-        f"Loss and gradient against the loudness of audio embeddings. Tokens have {tokens:.3g}, "
-        f"the root of the decoder norm's eps is {floor:.3g}, a blind guess costs {blind:.2f}. Loss "
-        f"and gradient: {'; '.join(facts)}."
-    )
-    return figure

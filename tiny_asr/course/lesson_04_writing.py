@@ -179,25 +179,6 @@ def watch(model, clip: Tensor) -> Written:
 
 
 @drawn
-def candidates(model, panels: dict[str, Tensor], taken: int | None = None) -> Picture:
-    """The ten likeliest next tokens, title -> probabilities (V,); `taken` in another colour."""
-    (figure, grid), facts = page(2.9, 1, len(panels), squeeze=False), []
-    for axes, (title, chances) in zip(grid.flat, panels.items(), strict=True):
-        values, tokens = chances.topk(10)
-        names = [name_of(model, token) for token in tokens]
-        colors = [MARK if token == taken else SOUND for token in tokens]
-        bars = axes.barh(range(10), values.numpy(), color=colors)
-        axes.bar_label(bars, [f"{value:.1%}" for value in values], padding=3)
-        axes.set_yticks(range(10), labels=names, family=MONOSPACE)
-        axes.set(xlim=(0, 1.2), ylim=(9.5, -0.5), xlabel="probability", title=title)
-        axes.set_xticks([0, 0.5, 1])
-        listed = ", ".join(f"{n} {v:.1%}" for n, v in zip(names, values, strict=True))
-        facts.append(f"{title}: {listed}; together {values.sum():.1%}")
-    figure.alt = f"The ten likeliest next tokens as bars. {'. '.join(facts)}."
-    return figure
-
-
-@drawn
 def every_step(model, written: Written) -> Picture:
     """All steps side by side (the first 16): ten candidates a column, the likeliest on top."""
     values, tokens = written.probabilities[:MOST_STEPS].topk(10)
