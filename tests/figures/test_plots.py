@@ -26,23 +26,19 @@ from tiny_asr.figures import plots
 
 SECONDS = 1.77  # padded to 1.8 s: A = 18, T = 90, F = 180, S = 28 800
 FIGURES = {
-    "waveform": lambda trace, model: plots.waveform(trace),
     "log_mel": lambda trace, model: plots.log_mel(trace),
     "embeddings": lambda trace, model: plots.embeddings(trace["encoder_output"], "Frames", 0.02),
     "modality_gap": plots.modality_gap,
     "journey": lambda trace, model: plots.journey(trace),
-    "shapes": lambda trace, model: plots.shapes(trace),
     "decoder_input": plots.decoder_input,
     "instant": lambda trace, model: widgets.instant(trace, 0.5),
     "rate_view": lambda trace, model: widgets.rate_view(model, torch.zeros(28_320), 14, 5),
 }
 SEEN = {  # numbers that each alt text must tell
-    "waveform": ["28 320", "1.77", "1.80"],
     "log_mel": ["180", "80", "1.80"],
     "embeddings": ["90", str(ENCODER_DIM), "20 ms"],
     "modality_gap": ["18", str(LLM_DIM), str(ENCODER_DIM)],
     "journey": ["1.77", "28 800", "180", "90", "18"],
-    "shapes": ["1.80", "28 800", "16 000/s", f"1 x 18 x {LLM_DIM}"],
     "decoder_input": ["18 audio"],
     "instant": ["0.50", "8000", "50", "25", "5"],
     "rate_view": ["1.77", "18 pieces of 100 ms", "rate 5"],
@@ -153,29 +149,6 @@ def test_a_figure_without_alt_text_is_refused(tmp_path):
 
 
 # Sound -------------------------------------------------------------------------------------------
-
-
-def test_waveform_shows_the_clip_its_padding_and_single_samples(trace, figures):
-    whole, twenty, two = figures["waveform"].axes
-    assert whole.get_xlim() == pytest.approx((0, 1.8))
-    assert "28 320 samples" in whole.get_title("left")
-    assert [len(axes.lines[0].get_xdata()) for axes in (whole, twenty, two)] == [28_800, 320, 32]
-    loudest = float(trace["waveform"].abs().max())
-    assert all(abs(axes.lines[0].get_ydata()).max() == loudest for axes in (twenty, two))
-    seconds = np.diff(two.lines[0].get_xdata()) / 1000
-    assert np.allclose(seconds, 1 / 16_000)
-
-
-def test_waveform_takes_samples_too():
-    samples = noise(0.53)
-    whole, *_ = plots.waveform(samples).axes
-    assert whole.get_xlim() == pytest.approx((0, 0.53))
-    assert plots.png(plots.waveform(samples)) == plots.png(plots.waveform(samples[None]))
-
-
-def test_waveform_of_a_clip_shorter_than_the_zoom():
-    _, twenty, two = plots.waveform(noise(0.001)).axes
-    assert [len(axes.lines[0].get_xdata()) for axes in (twenty, two)] == [16, 16]
 
 
 def test_log_mel_is_the_trace_s_over_the_clip_s_time(trace, figures):
@@ -305,23 +278,6 @@ def test_text_that_no_font_has_and_dollars_are_drawn_without_a_warning(trace, mo
         bars = [patch for patch in axes.patches if isinstance(patch, Rectangle)]
         edges = [bar.get_x() + bar.get_width() for bar in bars]
         assert all(edge <= axes.get_xlim()[1] + 1e-6 for edge in edges), "a cell off the page"
-
-
-def test_shapes_draws_every_stage_to_scale(trace, figures):
-    shown = texts(figures["shapes"])
-    for row in trace.rows():
-        assert {row["stage"], row["axes"]} <= set(shown)
-        assert any(text.startswith(row["shape"].replace("28800", "28 800")) for text in shown)
-    assert "1 x 28 800, 16 000/s" in shown
-    assert [text for text in shown if re.fullmatch(r"[\d ]+ steps?", text)] == (
-        ["1 600 steps", "10 steps", "10 steps", "5 steps", "5 steps", "1 step", "1 step"]
-    )
-    bars = [patch for patch in figures["shapes"].axes[0].patches if isinstance(patch, Rectangle)]
-    time = bars[:14:2]  # beside each is its enlarged piece
-    assert len({bar.get_width() for bar in time}) == 1
-    widest = max(time, key=Rectangle.get_height)
-    # conv2, encoder_output and stacked_frames: 5 frames side by side are 5 times as high.
-    assert widest.get_height() == pytest.approx(5 * time[4].get_height())
 
 
 def test_decoder_input_numbers_every_position_and_counts_what_it_leaves_out(trace, model, figures):

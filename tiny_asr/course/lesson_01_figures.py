@@ -15,6 +15,7 @@ from transformers.audio_utils import hertz_to_mel, mel_to_hertz
 
 from tiny_asr.audio import N_FFT
 from tiny_asr.course.drawing import over_time, page
+from tiny_asr.course.exercises.lesson_01 import UNNAMED
 from tiny_asr.course.explorers import Explorer
 from tiny_asr.course.lesson_01_mel import filters
 from tiny_asr.figures.style import (
@@ -32,6 +33,11 @@ from tiny_asr.figures.style import (
 from tiny_asr.shapes import HOP_LENGTH, SAMPLE_RATE
 
 COLORS = (SOUND, MARK, ENCODER, AUDIO)
+SEEN = {  # in the sample clip: begin and end in s, bottom and top in kHz
+    "cloud": (0.75, 0.88, 4.2, 7.95),
+    "band": (1.66, 1.93, 1.7, 3.2),
+    "stripes": (1.66, 1.93, 0.05, 1.2),
+}
 
 
 def _level(power: Tensor, span: float = 80) -> Tensor:
@@ -86,7 +92,7 @@ def _draw_spectrogram(axes, clip: Tensor):
 
 
 @drawn
-def how_to_read(clip: Tensor, words, notes: dict[str, tuple]) -> Picture:
+def how_to_read(clip: Tensor, words=(), notes=SEEN) -> Picture:
     """The spectrogram of a clip (S,) with its words above and notes in it.
 
     Args:
@@ -109,25 +115,20 @@ def how_to_read(clip: Tensor, words, notes: dict[str, tuple]) -> Picture:
 
 
 @drawn
-def unnamed(clip: Tensor, words, letters: dict[str, str]) -> Picture:
-    """The spectrograms of some words of a clip (S,) side by side, under letters: a game.
-
-    Args:
-        letters: letter -> the word that stands under it.
-    """
-    figure, panels = page(2.6, 1, len(letters), sharey=True)
+def unnamed(clip: Tensor, words) -> Picture:
+    """The spectrograms of some words of a clip (S,) side by side, under letters: a game."""
+    figure, panels = page(2.6, 1, len(UNNAMED), sharey=True)
     times = {word: ends for word, *ends in words}
     lengths = []
-    for axes, (letter, word) in zip(panels, letters.items(), strict=True):
+    for axes, (letter, word) in zip(panels, UNNAMED.items(), strict=True):
         begin, end = (round(seconds * SAMPLE_RATE) for seconds in times[word])
         _draw_spectrogram(axes, clip[begin:end])
         axes.set(title=letter, xlabel="time in s", ylabel="")
         lengths.append(f"{letter}, {(end - begin) / SAMPLE_RATE:.2f} s long")
     panels[0].set(ylabel="kHz")
     figure.alt = (
-        f"Spectrograms of {len(letters)} words up to 8 kHz, without their names, because to name "
-        f"them by their looks is the exercise: {'; '.join(lengths)}. By ear it is done with the "
-        "players below the solution."
+        f"Spectrograms of {len(UNNAMED)} words up to 8 kHz, without their names, because to name "
+        f"them by their looks is the exercise: {'; '.join(lengths)}."
     )
     return figure
 

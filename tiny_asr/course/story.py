@@ -105,6 +105,6 @@ def read_out(model, audio_embeddings: Tensor) -> str | None:
     """
     if audio_embeddings is ...:
         return None
-    lengths = torch.tensor([audio_embeddings.shape[1]])
-    steps = list(model.decoder.write(audio_embeddings.to(model.device), lengths))
+    rows = torch.as_tensor(audio_embeddings).to(model.device)
+    steps = list(model.decoder.write(rows, torch.tensor([rows.shape[1]])))
     return model.processor.decode(torch.cat(steps)) if steps else ""

@@ -17,7 +17,7 @@ from matplotlib.patches import Patch
 from torch import Tensor
 from transformers.audio_utils import hertz_to_mel
 
-from tiny_asr.figures.diagrams import decoder_input, shapes
+from tiny_asr.figures.diagrams import decoder_input
 from tiny_asr.figures.style import (
     AUDIO,
     ENCODER,
@@ -50,9 +50,7 @@ __all__ = [
     "modality_gap",
     "png",
     "save",
-    "shapes",
     "show",
-    "waveform",
 ]
 MOST_TOKENS = 1000  # tokens of a vocabulary that a scatter plot can hold
 
@@ -69,42 +67,6 @@ def _draw_waveform(axes: Axes, samples: np.ndarray, seconds: float, legend: bool
         if legend:
             axes.legend(loc="lower right", borderpad=0)
     axes.set(xlim=(0, duration), xlabel="time in s", ylabel="amplitude")
-
-
-@drawn
-def waveform(source: Trace | Tensor) -> Picture:
-    """The clip, 20 ms of it, and 2 ms of it, where single samples are seen.
-
-    Args:
-        source: a trace, or samples (S,) or (1, S) at 16 kHz.
-    """
-    whole = source["waveform"] if isinstance(source, Trace) else source
-    samples = whole.detach().float().cpu().flatten().numpy()
-    duration = len(samples) / SAMPLE_RATE
-    seconds = source.seconds_of_audio if isinstance(source, Trace) else duration
-    padding = f", then padding to {duration:.2f} s" if seconds < duration else ""
-    facts = f"{seconds:.2f} s = {many(seconds * SAMPLE_RATE)} samples{padding}"
-    figure = Picture(figsize=(WIDTH, 4.4), layout="constrained")
-    panels = figure.subplot_mosaic([["whole", "whole"], ["20 ms", "2 ms"]])
-    _draw_waveform(panels["whole"], samples, seconds)
-    panels["whole"].set_title(facts)
-    loudest = int(np.abs(samples).argmax())
-    panels["whole"].axvline(loudest / SAMPLE_RATE, color=MARK, linewidth=1)
-    for name, length, size in (("20 ms", 320, 2), ("2 ms", 32, 6)):
-        start = max(min(loudest - length // 2, len(samples) - length), 0)
-        near = samples[start : start + length]
-        milliseconds = np.arange(start, start + len(near)) / SAMPLE_RATE * 1000
-        panels[name].plot(milliseconds, near, ".-", color=SOUND, linewidth=0.8, markersize=size)
-        panels[name].set_title(f"{name} around the loudest sample: {len(near)} samples")
-        panels[name].set(xlabel="time in ms", ylabel="amplitude")
-    panels["2 ms"].vlines(milliseconds, 0, near, color=SOUND, linewidth=0.8)
-    panels["2 ms"].axhline(0, color="black", linewidth=0.8)
-    figure.alt = (
-        f"Waveform: {facts}; values from {samples.min():.2f} to {samples.max():.2f}, the loudest "
-        f"at {loudest / SAMPLE_RATE:.2f} s. Around it a zoom to 20 ms, a curve, and one to 2 ms: "
-        f"{len(near)} single dots from {near.min():.2f} to {near.max():.2f}."
-    )
-    return figure
 
 
 def _draw_cells(axes: Axes, rows: Tensor, duration: float, **options):

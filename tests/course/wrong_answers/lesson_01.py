@@ -3,7 +3,7 @@
 
 import torch
 
-# %% 01-sea | B is not turn: a t is silence and then one short, tall stroke
+# %% 01-sea | C is not sea: an s is a cloud at the top; then stripes
 letters = ["C", "D", "B", "A"]
 
 # %% 01-sea | A is not sea: an s is a cloud at the top; then stripes
@@ -82,7 +82,7 @@ def strength(frame, hertz):
 # %% 01-pitch | does not return its result
 def strength(frame, hertz):
     angle = 2 * torch.pi * hertz * torch.arange(len(frame)) / 16_000
-    print((frame * angle.cos()).sum() ** 2 + (frame * angle.sin()).sum() ** 2)
+    power = (frame * angle.cos()).sum() ** 2 + (frame * angle.sin()).sum() ** 2  # noqa: F841
 
 
 # %% 01-filters | scale each by 2 / (right - left)
