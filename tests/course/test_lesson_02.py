@@ -399,3 +399,21 @@ def test_an_answer_is_used_once_its_check_has_passed(capsys):
     check("02-length", right)
     assert passed("02-length", ours) is right
     capsys.readouterr()
+
+
+def test_an_answer_in_numpy_or_float64_goes_on_as_the_tensors_that_it_got(capsys):
+    def in_numpy(q, k, v):
+        q, k, v = (x.numpy().astype(np.float64) for x in (q, k, v))
+        shares = np.exp(q @ k.T / np.sqrt(q.shape[1]))
+        return shares @ v / shares.sum(axis=1, keepdims=True)
+
+    def in_float64(q, k, v):
+        return F.scaled_dot_product_attention(q.double(), k.double(), v.double())
+
+    q, k, v = (noise(5, 3, seed=seed) for seed in range(3))
+    for answer in (in_numpy, in_float64):
+        check("02-attention", answer)
+        assert capsys.readouterr().out.startswith("\u2713")
+        came = passed("02-attention", None)(q, k, v)
+        assert came.dtype == torch.float32
+        assert torch.allclose(came, F.scaled_dot_product_attention(q, k, v), atol=1e-5)

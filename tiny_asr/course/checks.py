@@ -67,8 +67,21 @@ def check(identifier: str, answer) -> None:
 
 
 def passed(identifier: str, ours):
-    """The student's answer to an exercise once its check has passed; until then `ours`."""
-    return _right.get(identifier, ours)
+    """The student's answer to an exercise once its check has passed; until then `ours`.
+
+    What a student's function gives, float64 or an array of numpy, comes as the tensors that it got.
+    """
+    answer = _right.get(identifier, ours)
+    if answer is ours or not callable(answer):
+        return answer
+
+    def theirs(*given):
+        came, tensors = answer(*given), [x for x in given if hasattr(x, "new_tensor")]
+        if not tensors or _numbers(came) is None or "int" in str(getattr(came, "dtype", "int")):
+            return came
+        return came.to(tensors[0]) if hasattr(came, "to") else tensors[0].new_tensor(came)
+
+    return theirs
 
 
 def lesson_of(identifier: str):
