@@ -23,6 +23,7 @@ from tiny_asr.device import send
 from tiny_asr.fast.ready_caches import ReadyCaches
 from tiny_asr.kv_cache import KVCache, NoCache
 from tiny_asr.prompt import split_prompt
+from tiny_asr.search.repetition import Loops
 from tiny_asr.shapes import IGNORE, frame_mask, keep
 
 EXTRA_TOKENS = 8  # a transcript may have this many tokens more than there are audio embeddings
@@ -182,6 +183,7 @@ class TextDecoder(nn.Module):
         temperature: float = 0.0,
         generator: torch.Generator | None = None,
         look_every: int = 1,
+        end_loops: bool = True,
     ) -> Iterator[Tensor]:
         """Write the transcript token by token, keeping keys and values of what was read (KV cache).
 
@@ -195,6 +197,7 @@ class TextDecoder(nn.Module):
             generator: the random numbers for sampling.
             look_every: steps from one look whether all rows have finished to the next: on a GPU
                 each look waits for it. The steps too many yield -100.
+            end_loops: a row also ends when it only repeats itself (see `search.repetition`).
         Yields:
             The next token of each row (B,), its end token included; -100 where it has finished.
         """
@@ -209,6 +212,7 @@ class TextDecoder(nn.Module):
             return
         limits = send(limits, spliced.mask.device)
         finished = limits <= 0
+        loops = Loops(len(limits), limits.device)
         with self.kv_cache(len(limits), spliced.mask.shape[1] + most) as cache:
             embeddings = keep("decoder_input", spliced.embeddings)
             logits = cache.read_prompt(embeddings, self.prompt_length + audio_lengths)
@@ -217,6 +221,8 @@ class TextDecoder(nn.Module):
                 token = choose_token(logits, temperature, generator)
                 yield token.masked_fill(finished, IGNORE)
                 finished = finished | (token == self.end_id) | (limits <= step)
+                if end_loops:
+                    finished |= loops.add(token)
                 if step == most or (step % look_every == 0 and bool(finished.all())):
                     return
                 logits = cache.read(self.embed(token[:, None]))

@@ -8,7 +8,6 @@ models and holds a config, a processor and a few megabytes of weights.
 
 import logging
 from collections.abc import Iterator, Sequence
-from itertools import chain
 from pathlib import Path
 from typing import Unpack
 
@@ -38,6 +37,7 @@ from tiny_asr.hub import (
 )
 from tiny_asr.processor import ASRProcessor
 from tiny_asr.projector import AudioProjector
+from tiny_asr.search.repetition import kept
 from tiny_asr.shapes import HOP_LENGTH, IGNORE, keep
 
 log = logging.getLogger("tiny_asr")
@@ -177,18 +177,24 @@ class ASRModel(PreTrainedModel):
 
     @torch.no_grad()
     def generate(
-        self, waveforms: Sequence[Tensor], max_new_tokens: int | None = None, **options
+        self,
+        waveforms: Sequence[Tensor],
+        max_new_tokens: int | None = None,
+        end_loops: bool = True,
+        **options,
     ) -> list[Tensor]:
         """Clips (S,) at 16 kHz, at most 30 s each -> the token ids written for each, on the CPU.
 
-        The end token is included where it was written. Options: see `TextDecoder.write`.
+        The end token is included where it was written. Options: see `TextDecoder.write`; of a loop
+        that was ended, one copy is kept.
         """
-        options["max_new_tokens"] = max_new_tokens
+        options |= {"max_new_tokens": max_new_tokens, "end_loops": end_loops}
         if self.device.type != "cpu":
             options.setdefault("look_every", LOOK_EVERY)
         steps = list(self._write(waveforms, **options))
         rows = torch.stack(steps, dim=1) if steps else torch.empty(len(waveforms), 0).long()
-        return [row[row != IGNORE] for row in rows.cpu()]
+        whole = [row[row != IGNORE] for row in rows.cpu()]
+        return [row[: kept(row.tolist())] for row in whole] if end_loops else whole
 
     def _pieces(self, audio, sampling_rate: int | None) -> list[Tensor]:
         """A clip (S,) as it is read: in pieces that the encoder can take."""
@@ -240,19 +246,12 @@ class ASRModel(PreTrainedModel):
 
     def stream(self, audio, sampling_rate: int | None = None) -> Iterator[str]:
         """Yield one clip's text as it is written, piece by piece; joined it is `transcribe`'s."""
-        said = False
+        said = ""
         for piece in self._pieces(audio, sampling_rate):
-            ids, shown = [], ""
-            for token in chain(self._write([piece]), [None]):
-                if token is not None:
-                    ids.append(int(token))
-                text = self.processor.decode(ids)
-                if token is not None:  # half of a character: wait for its other bytes
-                    text = text.rstrip("\ufffd")
-                if new := text[len(shown) :]:
-                    gap = " " if said and not shown else ""
-                    shown, said = text, True
-                    yield gap + new
+            gap = said
+            for text in self.processor.decode_stream(self._write([piece])):
+                yield gap + text
+                gap, said = "", " "
 
     # Saving and loading ------------------------------------------------------------------------
 
