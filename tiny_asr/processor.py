@@ -6,8 +6,7 @@ learning anything new; it is a class of its own because the stock one takes ever
 not know for a CTC model, and decodes files with FFmpeg.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,7 +14,6 @@ from torch import Tensor
 from transformers import BatchFeature, Pipeline, ProcessorMixin
 
 from tiny_asr.audio import load_audio, log_mel, pad_batch
-from tiny_asr.search.repetition import kept
 from tiny_asr.shapes import HOP_LENGTH, IGNORE, SAMPLE_RATE, SAMPLES_PER_ENCODER_FRAME
 
 
@@ -96,20 +94,6 @@ class ASRProcessor(ProcessorMixin):
         """Token ids (L,) -> the transcript, without special tokens."""
         options = {"skip_special_tokens": True} | options
         return self.tokenizer.decode(token_ids, **options).strip()
-
-    def decode_stream(self, token_ids: Iterable[Tensor]) -> Iterator[str]:
-        """The transcript of one row's tokens as they come, in parts that are never taken back."""
-        ids: list[int] = []
-        shown = ""
-        for token in chain(token_ids, [None]):
-            if token is not None:
-                ids.append(int(token))
-            text = self.decode(ids[: kept(ids, ended=token is None)])
-            if token is not None:  # half of a character: wait for its other bytes
-                text = text.rstrip("\ufffd")
-            if new := text[len(shown) :]:
-                shown = text
-                yield new
 
     def batch_decode(self, rows, **options) -> list[str]:
         """`decode` for every row."""
