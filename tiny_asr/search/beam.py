@@ -23,7 +23,7 @@ from tiny_asr.device import send
 from tiny_asr.kv_cache import KVCache
 from tiny_asr.search.hints import Hints
 from tiny_asr.search.repetition import Loops
-from tiny_asr.shapes import IGNORE
+from tiny_asr.shapes import IGNORE, keep
 
 MOST_BEAMS = 64
 
@@ -87,7 +87,8 @@ def beam_search(
         decoder.kv_cache(clips, width) as prompt,
         decoder.kv_cache(len(ids), width + most) as cache,
     ):
-        logits = prompt.read_prompt(spliced.embeddings, prompts)[of_clip]
+        embeddings = keep("decoder_input", spliced.embeddings)
+        logits = keep("next_token_logits", prompt.read_prompt(embeddings, prompts))[of_clip]
         go_on_from(prompt, of_clip, cache, slice(0, width))
         for step in range(1, most + 1):
             if step % look_every == 0 and bool(done.all()):
