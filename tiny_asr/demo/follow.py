@@ -106,7 +106,9 @@ def follow(model, file: str | None, beams: int = 1, hints: Sequence[str] = ()) -
         done += " No words were heard in it."
     if whole:
         yield Shown(f"{done} Drawing ...", text, table)
-        trace = trace_clip(model, waveform, SAMPLE_RATE)  # again, now keeping every tensor
+        trace = trace_clip(
+            model, waveform, SAMPLE_RATE, beams, hints
+        )  # again, now keeping every tensor
         yield Shown(done, text, shapes(trace), pictures(trace))
     else:
         done += (
