@@ -281,3 +281,20 @@ def test_a_bug_keeps_its_traceback(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["tiny-asr", "transcribe", "-"])
     with pytest.raises(RuntimeError, match="a bug"):
         cli.main()
+
+
+def test_transcribe_with_beams_and_hints(tiny_asr, clips):
+    status, out, _ = tiny_asr(
+        "transcribe", clips[1], *trained(), "--beams", "3", "--hints", "the cat,  on ,", "--json"
+    )
+    assert status == 0
+    plain, searched = talkative(), json.loads(out)["files"][0]["text"]
+    assert searched == plain.transcribe(clips[1], beams=3, hints=["the cat", "on"])
+    assert searched != plain.transcribe(clips[1])
+    status, streamed, _ = tiny_asr(
+        "transcribe", clips[1], *trained(), "--beams", "3", "--hints", "the cat,on", "--stream"
+    )
+    assert (status, streamed.rstrip("\n")) == (0, cli._printable(searched))
+    status, _, err = tiny_asr("transcribe", clips[1], *trained(), "--beams", "0")
+    assert (status, err.count("\n")) == (2, 1)
+    assert "beams 0 came; expected 1 (greedy) to 64" in err

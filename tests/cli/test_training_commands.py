@@ -136,6 +136,23 @@ def test_evaluate_as_json_is_the_result(tiny_asr, tmp_path):  # noqa: F811
     assert result.utterances == 12 and result.device == "cpu" and result.wer.value > 0
 
 
+def test_evaluate_with_beams_and_hints(tiny_asr, tmp_path):  # noqa: F811
+    search = (
+        "--limit",
+        "4",
+        "--beams",
+        "2",
+        "--hints",
+        "the cat, on",
+        "--out",
+        tmp_path / "r.json",
+    )
+    _, out, _ = tiny_asr(*EVALUATE, *search)
+    assert re.search(r"^ +beams: 2, hints: 2$", out, re.MULTILINE)
+    result = Result.from_json(tmp_path / "r.json")
+    assert (result.beams, result.hints) == (2, 2)
+
+
 def test_evaluate_for_a_terminal_with_baseline_and_report(tiny_asr, tmp_path):  # noqa: F811
     baseline, report = tmp_path / "result.json", tmp_path / "report.html"
     _, out, _ = tiny_asr(*EVALUATE, "--limit", "6", "--json")

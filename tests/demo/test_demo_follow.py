@@ -139,3 +139,12 @@ def test_without_gradio_the_command_says_what_to_install():
     assert done.returncode == 2 and done.stdout == ""
     (line,) = done.stderr.splitlines()
     assert "pip install 'tiny-asr[demo]'" in line and "make demo" in line
+
+
+def test_with_beams_and_hints_the_text_is_the_transcript(tmp_path):
+    file = tmp_path / "clip.wav"
+    soundfile.write(file, noise(1.5).numpy(), 16_000)
+    steps = list(demo.follow(talkative(), str(file), beams=3, hints=["the cat"]))
+    text = talkative().transcribe(file, beams=3, hints=["the cat"])
+    assert steps[-1].text == text != talkative().transcribe(file)
+    assert numbers(steps[1].shapes) == numbers(steps[-1].shapes) | {"token_ids": "..."}

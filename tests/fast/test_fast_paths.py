@@ -144,6 +144,16 @@ def test_layers_are_found_and_compiled_whatever_a_model_calls_them(monkeypatch):
             assert torch.equal(ids, plain)
 
 
+@on_a_gpu
+def test_beams_and_hints_on_a_gpu_write_what_they_do_on_a_cpu():
+    model = fresh().to("cuda")
+    search = {"beams": 4, "hints": ["the cat", "mat"]}
+    expected = talkative().generate(clips(*LENGTHS), **search)
+    for _ in range(2):  # the second time from caches that lay ready
+        for ids, plain in zip(model.generate(clips(*LENGTHS), **search), expected, strict=True):
+            assert torch.equal(ids, plain)
+
+
 # Caches that lie ready ---------------------------------------------------------------------------
 
 

@@ -1,6 +1,7 @@
 """One clip's journey through every stage of the shape contract, kept to be printed and drawn."""
 
 import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -83,7 +84,9 @@ def _rate(recorded: Recorded, seconds: float) -> str:
 
 
 @torch.no_grad()
-def trace_clip(model, audio, sampling_rate: int | None = None) -> Trace:
+def trace_clip(
+    model, audio, sampling_rate: int | None = None, beams: int = 1, hints: Sequence[str] = ()
+) -> Trace:
     """Send one clip of at most 30 s through every stage and keep each tensor, float32 on the CPU.
 
     Long quiet is left out first, as `transcribe` does; the rest goes through in one piece.
@@ -92,11 +95,12 @@ def trace_clip(model, audio, sampling_rate: int | None = None) -> Trace:
         model: an `ASRModel`.
         audio: anything `load_audio` takes.
         sampling_rate: Hz, for an array without one.
+        beams, hints: see `ASRModel.transcribe`.
     """
     clip = load_audio(audio, sampling_rate)
     waveform = torch.cat(leave_out_quiet(clip))
     with record(model) as recorder:
-        ids = model.generate([waveform])[0]
+        ids = model.generate([waveform], beams=beams, hints=hints)[0]
         keep("token_ids", ids[None])
     tokenizer = model.processor.tokenizer
     return Trace(
