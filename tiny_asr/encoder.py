@@ -33,10 +33,12 @@ class AudioEncoder(nn.Module):
 
     Args:
         whisper: the stock encoder with its weights. It is frozen here, and stays in eval mode.
+        window: hear all of a 30 s window: what lies beyond a clip's own length is not masked.
     """
 
-    def __init__(self, whisper: WhisperEncoder):
+    def __init__(self, whisper: WhisperEncoder, window: bool = False):
         super().__init__()
+        self.window = window
         self.whisper = whisper.requires_grad_(False).eval()
         if AVAILABLE and whisper.config._attn_implementation == "sdpa":
             whisper.set_attn_implementation(PACKED)
@@ -86,7 +88,7 @@ class AudioEncoder(nn.Module):
         """
         self._check(log_mel)
         whisper, frames = self.whisper, log_mel.shape[-1]
-        padded = lengths is not None and bool((lengths < frames).any())
+        padded = not self.window and lengths is not None and bool((lengths < frames).any())
         hidden = log_mel.to(self.dtype)
         if padded:
             lengths = send(lengths, hidden.device)

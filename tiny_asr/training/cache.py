@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tiny_asr.audio import N_FFT, log_mel
+from tiny_asr.audio import N_FFT, mel_for_encoder
 from tiny_asr.data.augment import Augment, AugmentConfig
 from tiny_asr.data.batches import Batch, Loader, make_batches, rank_slice
 from tiny_asr.data.dataset import SpeechData
@@ -145,9 +145,9 @@ def heard(model, batch: Batch, augment: Augment, epoch: int) -> tuple[Tensor, Te
     waveforms, lengths = augment.waveform(
         send(batch.waveforms, device), batch.lengths, batch.ids, epoch, config.samples_per_embedding
     )
-    mel, lengths = log_mel(waveforms, config.num_mel_bins, lengths), lengths // HOP_LENGTH
-    mel = augment.mel(mel, lengths, batch.ids, epoch)
-    return model.encoder(mel, lengths), lengths // 2
+    mel, frames = mel_for_encoder(waveforms, lengths, config.num_mel_bins, config.encoder_padding)
+    mel = augment.mel(mel, frames, batch.ids, epoch)
+    return model.encoder(mel, frames), frames // 2
 
 
 def cache_keys(
@@ -167,6 +167,8 @@ def cache_keys(
         "heads": config.encoder_config.encoder_attention_heads,
         "activation": config.encoder_config.activation_function,
     }
+    if config.encoder_padding != "none":
+        settings["encoder_padding"] = config.encoder_padding
     digest.update(json.dumps(settings, sort_keys=True).encode())
     for name, weight in sorted(model.encoder.state_dict().items()):
         digest.update(name.encode())
