@@ -149,8 +149,9 @@ def their_logits(
 ) -> Tensor:
     """The scores (L, V) of a text's tokens and the end, by transformers' own models."""
     fields = json.loads((place / "config.json").read_text())
-    whisper = WhisperModel.from_pretrained(fields["audio_model_id"]).eval()
-    language_model = AutoModelForCausalLM.from_pretrained(fields["text_model_id"]).eval()
+    exact = {"dtype": torch.float32}
+    whisper = WhisperModel.from_pretrained(fields["audio_model_id"], **exact).eval()
+    language_model = AutoModelForCausalLM.from_pretrained(fields["text_model_id"], **exact).eval()
     tokenizer = AutoTokenizer.from_pretrained(fields["text_model_id"])
     bins = whisper.config.num_mel_bins
     mel = WhisperFeatureExtractor(bins)(clip.numpy(), sampling_rate=16_000, return_tensors="pt")
@@ -199,9 +200,9 @@ def test_logits_are_those_of_the_formulas(layout, rate, kind, tmp_path):
     expected = their_logits(theirs, layout, weights, clip, text, user)
     came = our_logits(model, clip, text)
     assert came.shape == expected.shape
-    torch.testing.assert_close(came, expected, atol=2e-3, rtol=1e-3)
+    torch.testing.assert_close(came, expected, atol=1e-3, rtol=1e-3)
     deaf = our_logits(model, noise(2.38, 4), text)
-    assert (deaf - came).abs().max() > 0.05  # so they depend on the sound
+    assert (deaf - came).abs().max() > 0.02  # so they depend on the sound
 
 
 @pytest.mark.parametrize(("layout", "rate"), [("november", 2), ("later", 4)])
@@ -276,14 +277,16 @@ def test_the_command_and_what_it_leaves(tmp_path, capsys, monkeypatch):
 
 def test_a_model_of_ones_own_goes_on_from_there(tmp_path):
     """An imported checkpoint is trained like any other, from a cache of its windows too."""
-    from small_runs import settings_for
+    from small_runs import small_run
 
     from tiny_asr.training.trainer import Trainer
 
     for layout, rate, frames in (("november", 2, 1500), ("later", 4, None)):
         place = tmp_path / layout
         import_checkpoint(write_theirs(place / "theirs", layout, rate), place / "ours")
-        settings = settings_for(place / "run", model=str(place / "ours"), cache=str(place / "c"))
+        changes = {"encoder": None, "decoder": None, "max_utterances": 12, "batch_seconds": 60.0}
+        changes |= {"model": str(place / "ours"), "cache": str(place / "c"), "eval_data": None}
+        settings = small_run(place / "run", **changes)
         trainer = Trainer(settings, say=lambda line: None)
         before = [weight.clone() for weight in trainer.projector.parameters()]
         trainer.train()
