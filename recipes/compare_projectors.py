@@ -2,13 +2,13 @@
 
     python -m recipes.compare_projectors --model tiny --utterances 6000
     python -m recipes.compare_projectors --model medium --data SPEECH.parquet MORE.parquet \
-        --eval-data DEV.parquet --utterances 250000 --hidden-dim 2048 --compile --out runs/projectors
+        --eval-data DEV.parquet --utterances 250000 --hidden-dim 2048 --out runs/projectors
 
 The encoder's outputs are cached once and used by all. Each projector starts from the same seed,
 hears the same batches in the same order at the same rates, and its last weights are evaluated (none
-is chosen by the clips that it is measured on). What is equal is the number of utterances; parameters
-and speed are shown beside the result. A projector whose line is in the table already is left out,
-so a comparison that was interrupted goes on where it stopped.
+is chosen by the clips that it is measured on). What is equal is the number of utterances; numbers
+of parameters and seconds stand beside the result. A projector whose line is in the table already is
+left out, so a comparison that was interrupted goes on where it stopped.
 
 Writes OUT/projectors.csv, OUT/projectors.md, and a run's folder for each.
 """
