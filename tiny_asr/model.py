@@ -97,7 +97,7 @@ class ASRModel(PreTrainedModel):
 
     @torch.no_grad()
     def encode(self, audio: Tensor, sampling_rate: int) -> Tensor:
-        """Waveforms to encoder output: log-mel and the encoder, without padding to 30 s.
+        """Waveforms to encoder output: log-mel and encoder; see `config.encoder_padding`.
 
         Args:
             audio: (S,) or (B, S), any float dtype, -1 to 1; at most 30 s.

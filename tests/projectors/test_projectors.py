@@ -244,6 +244,47 @@ def test_another_projector_starts_fresh(tmp_path):
     assert ASRModel(other).untrained == ("projector",)
 
 
+def test_training_another_kind(tmp_path, capsys, monkeypatch):
+    """`train --projector` on a model that has an mlp, going on with it, and `info`."""
+    from small_runs import small_run
+
+    from tiny_asr.cli import main as cli
+    from tiny_asr.training.trainer import Trainer
+
+    start = ASRModel(ASRConfig(encoder_dir(), talkative_decoder_dir()))
+    start.save_pretrained(tmp_path / "mlp")
+    names = {"model": str(tmp_path / "mlp"), "encoder": None, "decoder": None}
+    how = names | {"projector": "cross_attention", "cache": str(tmp_path / "cache")}
+    settings = small_run(tmp_path / "run", **how)
+    first = Trainer(settings, say=lambda line: None)
+    begins = [weight.clone() for weight in first.projector.parameters()]
+    first.train()
+    assert all(
+        not torch.equal(old, new)
+        for old, new in zip(begins, first.projector.parameters(), strict=True)
+    )
+    again = Trainer(settings, say=lambda line: None)
+    again.settings.max_utterances += 12
+    again.train(resume=True)
+    assert again.state.utterances > first.state.utterances
+    config = ASRConfig.from_pretrained(tmp_path / "run")
+    assert config.projector_type == "cross_attention" and config.projector_weights is not None
+
+    def run(*arguments) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["tiny-asr", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        out, err = capsys.readouterr()
+        return stopped.value.code or 0, out + err
+
+    code, said = run("info", "--model", tmp_path / "run")
+    assert code == 0 and "projector trained" in " ".join(said.split())
+    assert "cross_attention" in said
+    options = ["--data", settings.data, "--out", tmp_path / "b", "--model", tmp_path / "mlp"]
+    code, said = run("train", *options, "--projector", "perceptron")
+    assert code == 2 and "expected one of mlp, linear, swiglu" in said
+
+
 # What docs/projectors.md shows: a fifth one, by a contributor -------------------------------------
 
 

@@ -32,7 +32,7 @@ from tiny_asr.data.batches import Batch, Loader, make_batches, rank_slice
 from tiny_asr.data.dataset import SpeechData
 from tiny_asr.data.utterance import Excerpt, Utterance
 from tiny_asr.device import DTYPES, send
-from tiny_asr.shapes import HOP_LENGTH, SAMPLE_RATE, SAMPLES_PER_ENCODER_FRAME
+from tiny_asr.shapes import HOP_LENGTH, MAX_SECONDS, SAMPLE_RATE, SAMPLES_PER_ENCODER_FRAME
 from tiny_asr.training.checkpoint import temporary_folder
 
 INDEX, FRAMES, VERIFIED = "index.json", "encoder_output.bin", "verified"
@@ -246,7 +246,8 @@ def _write(
     """Encode everything into a temporary folder, then rename it: a cache is whole or not there."""
     dtype, dim = model.encoder.dtype, model.config.encoder_dim
     seconds = sum(utterance.seconds for utterance in data)
-    size = seconds * SAMPLE_RATE / SAMPLES_PER_ENCODER_FRAME * dim * dtype.itemsize
+    encoded = MAX_SECONDS * len(data) if model.config.encoder_padding == "window" else seconds
+    size = encoded * SAMPLE_RATE / SAMPLES_PER_ENCODER_FRAME * dim * dtype.itemsize
     order = make_batches(
         data, max_seconds=BATCH_SECONDS[model.device.type], seed=0, epoch=0, shuffle=False
     )
