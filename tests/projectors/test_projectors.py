@@ -1,10 +1,11 @@
 """Every projector that can be chosen: its length, its batches, its gradients, its files."""
 
+import re
 import sys
-from types import ModuleType
 
 import pytest
 import torch
+from conftest import REPOSITORY
 from fixtures_models import (
     ENCODER_DIM,
     LLM_DIM,
@@ -15,15 +16,15 @@ from fixtures_models import (
     some_noises,
     talkative_decoder_dir,
 )
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from tiny_asr import ASRConfig, ASRModel, AudioProjector
 from tiny_asr.bench.flops import sizes
-from tiny_asr.projector import stack_frames
-from tiny_asr.projectors.base import Projector, output_norm
+from tiny_asr.projectors import registry
+from tiny_asr.projectors.base import Projector
 from tiny_asr.projectors.registry import PROJECTORS, projector_class
-from tiny_asr.shapes import record, stage
+from tiny_asr.shapes import record
 
 NAMES = tuple(PROJECTORS)
 
@@ -285,38 +286,31 @@ def test_training_another_kind(tmp_path, capsys, monkeypatch):
     assert code == 2 and "expected one of mlp, linear, swiglu" in said
 
 
-# What docs/projectors.md shows: a fifth one, by a contributor -------------------------------------
+# What docs/projectors.md shows: one more, by a contributor ---------------------------------------
 
-
-class MeanProjector(Projector):
-    """The mean of each stack, and a linear layer."""
-
-    def __init__(self, config):
-        super().__init__(config)
-        self.linear = nn.Linear(config.encoder_dim, config.llm_dim)
-        self.output_norm = output_norm(config)
-
-    @stage("audio_embeddings")
-    def forward(self, encoder_output: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Translate encoder frames (B, T, encoder_dim), of which `lengths` (B,) are a clip's."""
-        frames = self.frames(encoder_output, lengths)
-        stacks = stack_frames(frames, self.audio_downsample_rate)
-        mean = stacks.unflatten(2, (self.audio_downsample_rate, -1)).mean(dim=2)
-        return self.output_norm(self.linear(mean).float())
+PAGE = (REPOSITORY / "docs" / "projectors.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture
-def mean(monkeypatch) -> str:
-    """The one above, in a module of its own, added as the page says."""
-    module = ModuleType("my_projectors")
-    module.MeanProjector = MeanProjector
-    monkeypatch.setitem(sys.modules, "my_projectors", module)
-    monkeypatch.setitem(PROJECTORS, "mean", "my_projectors:MeanProjector")
-    return "mean"
+def mean(monkeypatch, tmp_path) -> str:
+    """The page's own projector, in a file of its own, added as the page says."""
+    code, adding = re.findall(r"^```python\n(.*?)^```$", PAGE, flags=re.MULTILINE | re.DOTALL)
+    assert code.startswith("# my_projectors.py\n") and code.count("\n") <= 30
+    (tmp_path / "my_projectors.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(registry, "PROJECTORS", dict(PROJECTORS))
+    exec(adding, {})
+    yield "mean"
+    sys.modules.pop("my_projectors", None)
 
 
 def test_a_contributor_adds_another(mean, tmp_path):
+    test_the_length_is_that_of_the_frames_by_the_rate(mean, 4)
     test_a_batch_gives_the_same_as_its_clips_alone(mean, "huge")
     test_gradients_reach_each_weight_and_nothing_else(mean)
-    test_saved_and_loaded_strictly(mean, tmp_path)
+    test_saved_and_loaded_strictly(mean, tmp_path / "saved")
     test_it_is_traced_and_counted(mean)
+
+
+def test_the_page_lists_all_of_them():
+    assert set(re.findall(r"^\| `(\w+)`.*\|$", PAGE, flags=re.MULTILINE)) == PROJECTORS.keys()
