@@ -61,7 +61,7 @@ class AudioEncoder(nn.Module):
             lengths: each clip's own length in mel frames (B,), None when all are F; best on the
                 CPU, where looking at them does not wait for a GPU.
         """
-        hidden, mask = self.embed(log_mel, lengths)
+        hidden, mask = self.embed(log_mel, None if self.window else lengths)
         packing = None
         if mask is not None and self._packs(hidden):
             packing = Packing(frame_mask(lengths.cpu() // 2, hidden.shape[1]), hidden.device)
@@ -88,7 +88,7 @@ class AudioEncoder(nn.Module):
         """
         self._check(log_mel)
         whisper, frames = self.whisper, log_mel.shape[-1]
-        padded = not self.window and lengths is not None and bool((lengths < frames).any())
+        padded = lengths is not None and bool((lengths < frames).any())
         hidden = log_mel.to(self.dtype)
         if padded:
             lengths = send(lengths, hidden.device)
