@@ -23,7 +23,7 @@ from transformers.audio_utils import mel_filter_bank
 from tiny_asr.device import send
 from tiny_asr.files.levels import Levels
 from tiny_asr.files.reading import EMPTY, TORN, AudioError, opened
-from tiny_asr.shapes import HOP_LENGTH, MAX_SAMPLES, MAX_SECONDS, SAMPLE_RATE, stage
+from tiny_asr.shapes import HOP_LENGTH, MAX_SAMPLES, MAX_SECONDS, SAMPLE_RATE, keep, stage
 
 N_FFT = 400  # 25 ms of sound under one window: a few periods of the lowest voice
 LOWEST_RATE, HIGHEST_RATE = 1_000, 1_000_000  # Hz; a header outside this is broken, not unusual
@@ -292,3 +292,20 @@ def log_mel(
     loudest = loudness.masked_fill(beyond, -torch.inf).amax(dim=(1, 2), keepdim=True)
     features = (torch.maximum(loudness, loudest - 8.0) + 4.0) / 4.0
     return features.masked_fill(beyond, 0.0)
+
+
+def mel_for_encoder(
+    waveforms: torch.Tensor, lengths: torch.Tensor, num_mel_bins: int, padding: str = "none"
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What an encoder hears of clips (B, S): log-mel (B, M, F), and each clip's own frames (B,).
+
+    `padding` "none": the clips and no more. "window": 30 s with zeros after the clip, as Whisper
+    was trained, all of which count as the clip's frames. "window_cut": the same is heard, but only
+    the clip's own frames count. `lengths` as in `log_mel`.
+    """
+    if padding != "none":
+        waveforms = F.pad(waveforms, (0, MAX_SAMPLES - waveforms.shape[1]))
+    whole = torch.full_like(lengths, waveforms.shape[1])
+    heard = lengths if padding == "none" else whole
+    mel = log_mel(keep("waveform", waveforms), num_mel_bins, heard)
+    return mel, (lengths if padding == "window_cut" else heard) // HOP_LENGTH

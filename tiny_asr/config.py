@@ -17,9 +17,11 @@ from tiny_asr.hub import (
     load_tokenizer,
     resolve_checkpoint,
 )
+from tiny_asr.projectors.registry import check_projector
 from tiny_asr.prompt import default_end_token, default_prompt, split_prompt
 
 WEIGHTS = "model.safetensors"  # of a checkpoint: the projector's
+PADDINGS = ("none", "window", "window_cut")  # see `mel_for_encoder`
 IDENTITY = {
     "encoder": ("d_model", "encoder_layers", "encoder_ffn_dim", "num_mel_bins", "vocab_size"),
     "decoder": ("model_type", "hidden_size", "num_hidden_layers", "vocab_size"),
@@ -34,8 +36,10 @@ class ASRConfig(PretrainedConfig):
         decoder: the frozen causal language model, named the same way.
         encoder_config, decoder_config: their configs; read from their sources when not given.
         audio_downsample_rate: encoder frames stacked into one audio embedding; 5 gives 10 Hz.
+        projector_type: which projector, by its name in `projectors/registry.py`.
         projector_hidden_dim: width between the projector's two linear layers.
         projector_output_norm: give audio embeddings the RMS of the decoder's token embeddings.
+        encoder_padding: "none", or how the encoder's 30 s are filled up: see `mel_for_encoder`.
         prompt: the literal prompt with `<audio>` in it; from the decoder's tokenizer when None.
         end_token: the token that ends a transcript; from the decoder's tokenizer when None.
         piece_seconds: transcribe longer clips in pieces of at most so many seconds; None: in the
@@ -55,6 +59,8 @@ class ASRConfig(PretrainedConfig):
         audio_downsample_rate: int = 5,
         projector_hidden_dim: int = 1024,
         projector_output_norm: bool = True,
+        projector_type: str = "mlp",
+        encoder_padding: str = "none",
         prompt: str | None = None,
         end_token: str | None = None,
         piece_seconds: float | None = None,
@@ -68,6 +74,10 @@ class ASRConfig(PretrainedConfig):
                 f"audio_downsample_rate={audio_downsample_rate} and projector_hidden_dim="
                 f"{projector_hidden_dim} came; both must be whole numbers of at least 1"
             )
+        if encoder_padding not in PADDINGS:
+            raise ValueError(
+                f"encoder_padding={encoder_padding!r} came; expected one of {PADDINGS}"
+            )
         if piece_seconds is not None and not piece_seconds >= 1:
             raise ValueError(f"piece_seconds={piece_seconds} came; expected at least 1, or None")
         self.encoder = str(encoder)
@@ -77,6 +87,8 @@ class ASRConfig(PretrainedConfig):
         self.audio_downsample_rate = audio_downsample_rate
         self.projector_hidden_dim = projector_hidden_dim
         self.projector_output_norm = projector_output_norm
+        self.projector_type = check_projector(projector_type)
+        self.encoder_padding = encoder_padding
         self.prompt, self.end_token = _words(self.decoder, prompt, end_token)
         self.piece_seconds = piece_seconds
         self.fresh_projector = fresh_projector
@@ -106,6 +118,10 @@ class ASRConfig(PretrainedConfig):
         """Samples of the waveform behind one audio embedding: 320 an encoder frame, stacked."""
         return 320 * self.audio_downsample_rate
 
+    def embeddings(self, frames):
+        """A: audio embeddings of so many encoder frames, a number or (B,)."""
+        return -(-frames // self.audio_downsample_rate)
+
     @property
     def max_seconds(self) -> float:
         """The longest piece that is transcribed at once: `piece_seconds`, but at most the whole
@@ -129,8 +145,9 @@ class ASRConfig(PretrainedConfig):
         prompt: str | None = None,
         end_token: str | None = None,
         piece_seconds: float | None = None,
+        projector: str | None = None,
     ) -> "ASRConfig":
-        """The same with another encoder or decoder, named as in `ASRConfig`.
+        """The same with another encoder, decoder or kind of projector, named as in `ASRConfig`.
 
         A part of the same sizes counts as the same part (a local copy of the hub's model, say):
         then the projector fits, and the prompt stays. Otherwise the projector starts fresh, and
@@ -150,6 +167,8 @@ class ASRConfig(PretrainedConfig):
             config.piece_seconds = piece_seconds
         if other_decoder or _identity("encoder", config) != _identity("encoder", self):
             config.fresh_projector = True
+        if projector not in (None, self.projector_type):
+            config.projector_type, config.fresh_projector = check_projector(projector), True
         return config
 
     @classmethod

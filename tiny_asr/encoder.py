@@ -33,10 +33,12 @@ class AudioEncoder(nn.Module):
 
     Args:
         whisper: the stock encoder with its weights. It is frozen here, and stays in eval mode.
+        window: hear all of a 30 s window: what lies beyond a clip's own length is not masked.
     """
 
-    def __init__(self, whisper: WhisperEncoder):
+    def __init__(self, whisper: WhisperEncoder, window: bool = False):
         super().__init__()
+        self.window = window
         self.whisper = whisper.requires_grad_(False).eval()
         if AVAILABLE and whisper.config._attn_implementation == "sdpa":
             whisper.set_attn_implementation(PACKED)
@@ -59,7 +61,7 @@ class AudioEncoder(nn.Module):
             lengths: each clip's own length in mel frames (B,), None when all are F; best on the
                 CPU, where looking at them does not wait for a GPU.
         """
-        hidden, mask = self.embed(log_mel, lengths)
+        hidden, mask = self.embed(log_mel, None if self.window else lengths)
         packing = None
         if mask is not None and self._packs(hidden):
             packing = Packing(frame_mask(lengths.cpu() // 2, hidden.shape[1]), hidden.device)

@@ -22,7 +22,7 @@ from transformers import (
 )
 from transformers.modeling_outputs import CausalLMOutput
 
-from tiny_asr.audio import cut, load_audio, log_mel, pad_batch, read_audio
+from tiny_asr.audio import cut, load_audio, mel_for_encoder, pad_batch, read_audio
 from tiny_asr.config import WEIGHTS, ASRConfig
 from tiny_asr.decoder import TextDecoder, token_loss
 from tiny_asr.device import choose_device, send
@@ -36,9 +36,8 @@ from tiny_asr.hub import (
     resolve_checkpoint,
 )
 from tiny_asr.processor import ASRProcessor
-from tiny_asr.projector import AudioProjector
+from tiny_asr.projectors.registry import fresh_projector
 from tiny_asr.search.writing import parts, tokens_as_written, whole_texts
-from tiny_asr.shapes import HOP_LENGTH, keep
 
 log = logging.getLogger("tiny_asr")
 
@@ -67,12 +66,10 @@ class ASRModel(PreTrainedModel):
         language_model, read = load_frozen("decoder", config.decoder, config.decoder_config, dtype)
         untrained = [p for p, ok in (("encoder", heard), ("decoder", read)) if not ok]
         tokenizer = load_tokenizer(config.decoder)
-        self.encoder = AudioEncoder(whisper)
+        self.encoder = AudioEncoder(whisper, window=config.encoder_padding != "none")
         self.decoder = TextDecoder(language_model, tokenizer, config.prompt, config.end_token)
-        self.audio_projector = AudioProjector.fresh(config, SEED, self.decoder.some_embeddings())
-        self.processor = ASRProcessor(
-            tokenizer, config.num_mel_bins, config.audio_downsample_rate, config.end_token
-        )
+        self.audio_projector = fresh_projector(config, SEED, self.decoder.some_embeddings())
+        self.processor = ASRProcessor.of(config, tokenizer)
         self.post_init()
         if config.projector_weights is None:
             untrained.append("projector")
@@ -91,14 +88,14 @@ class ASRModel(PreTrainedModel):
 
     def reset_projector(self, seed: int = SEED) -> None:
         """Give the projector fresh weights that depend on `seed` alone, as loud as the tokens."""
-        fresh = AudioProjector.fresh(self.config, seed, self.decoder.some_embeddings())
+        fresh = fresh_projector(self.config, seed, self.decoder.some_embeddings())
         self.audio_projector.load_state_dict(fresh.state_dict())
 
     # Running it --------------------------------------------------------------------------------
 
     @torch.no_grad()
     def encode(self, audio: Tensor, sampling_rate: int) -> Tensor:
-        """Waveforms to encoder output: log-mel and the encoder, without padding to 30 s.
+        """Waveforms to encoder output: log-mel and encoder; see `config.encoder_padding`.
 
         Args:
             audio: (S,) or (B, S), any float dtype, -1 to 1; at most 30 s.
@@ -128,9 +125,8 @@ class ASRModel(PreTrainedModel):
             Encoder output (B, T, encoder_dim), and each clip's own encoder frames (B,), which stay
             where the lengths are.
         """
-        padded = keep("waveform", send(padded, self.device))
-        mel = log_mel(padded, self.config.num_mel_bins, lengths)
-        frames = lengths // HOP_LENGTH
+        bins, padding = self.config.num_mel_bins, self.config.encoder_padding
+        mel, frames = mel_for_encoder(send(padded, self.device), lengths, bins, padding)
         return self.encoder(mel, frames), frames // 2
 
     def forward(
@@ -160,8 +156,8 @@ class ASRModel(PreTrainedModel):
         assert encoder_output is not None
         if encoder_lengths is None:
             encoder_lengths = torch.full((len(encoder_output),), encoder_output.shape[1])
-        audio_embeddings = self.audio_projector(encoder_output)
-        audio_lengths = encoder_lengths // self.config.audio_downsample_rate
+        audio_embeddings = self.audio_projector(encoder_output, encoder_lengths)
+        audio_lengths = self.config.embeddings(encoder_lengths)
         logits = self.decoder.text_logits(audio_embeddings, audio_lengths, labels)
         return CausalLMOutput(loss=token_loss(logits, labels, "mean"), logits=logits)
 
@@ -170,7 +166,7 @@ class ASRModel(PreTrainedModel):
         """Audio embeddings (B, A, llm_dim) of clips, and each clip's own number of them (B,)."""
         padded, lengths = pad_batch(list(waveforms), self.config.samples_per_embedding)
         encoder_output, lengths = self.encode_batch(padded, lengths)
-        return self.audio_projector(encoder_output), lengths // self.config.audio_downsample_rate
+        return self.audio_projector(encoder_output, lengths), self.config.embeddings(lengths)
 
     def generate(
         self, waveforms: Sequence[Tensor], max_new_tokens: int | None = None, **options

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from transformers import BatchFeature, Pipeline, ProcessorMixin
 
-from tiny_asr.audio import load_audio, log_mel, pad_batch
-from tiny_asr.shapes import HOP_LENGTH, IGNORE, SAMPLE_RATE, SAMPLES_PER_ENCODER_FRAME
+from tiny_asr.audio import load_audio, mel_for_encoder, pad_batch
+from tiny_asr.shapes import IGNORE, SAMPLE_RATE, SAMPLES_PER_ENCODER_FRAME
 
 
 class ASRProcessor(ProcessorMixin):
@@ -25,6 +25,7 @@ class ASRProcessor(ProcessorMixin):
         num_mel_bins: M of the encoder.
         audio_downsample_rate: encoder frames per audio embedding.
         end_token: the token that ends a transcript.
+        encoder_padding: as in `ASRConfig`.
     """
 
     def __init__(
@@ -33,11 +34,19 @@ class ASRProcessor(ProcessorMixin):
         num_mel_bins: int = 80,
         audio_downsample_rate: int = 5,
         end_token: str = "<|im_end|>",
+        encoder_padding: str = "none",
     ):
         super().__init__(tokenizer)
         self.num_mel_bins = num_mel_bins
         self.audio_downsample_rate = audio_downsample_rate
         self.end_token = end_token
+        self.encoder_padding = encoder_padding
+
+    @classmethod
+    def of(cls, config, tokenizer) -> "ASRProcessor":
+        """The one that an `ASRConfig` asks for."""
+        sizes = (config.num_mel_bins, config.audio_downsample_rate)
+        return cls(tokenizer, *sizes, config.end_token, config.encoder_padding)
 
     def __call__(
         self,
@@ -76,8 +85,8 @@ class ASRProcessor(ProcessorMixin):
         multiple = SAMPLES_PER_ENCODER_FRAME * self.audio_downsample_rate
         padded, lengths = pad_batch(list(waveforms), multiple)
         padded, lengths = padded.to(device), lengths.to(device)
-        mel = log_mel(padded, self.num_mel_bins, lengths)
-        return {"input_features": mel, "feature_lengths": lengths // HOP_LENGTH}
+        mel, frames = mel_for_encoder(padded, lengths, self.num_mel_bins, self.encoder_padding)
+        return {"input_features": mel, "feature_lengths": frames}
 
     def labels(self, texts: Sequence[str]) -> Tensor:
         """Transcripts -> (B, L) token ids: each text and the end token, padded with -100."""

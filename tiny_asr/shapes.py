@@ -84,7 +84,7 @@ CONTRACT = {
 RELATIONS: dict[str, tuple[str, Callable[[dict[str, int]], int]]] = {
     "F": ("S / 160", lambda n: n["S"] // HOP_LENGTH),
     "T": ("F / 2", lambda n: n["F"] // 2),
-    "A": ("T / audio_downsample_rate", lambda n: n["T"] // n["audio_downsample_rate"]),
+    "A": ("T / audio_downsample_rate", lambda n: -(-n["T"] // n["audio_downsample_rate"])),
 }
 
 

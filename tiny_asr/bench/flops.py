@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 from tiny_asr.config import ASRConfig
 from tiny_asr.encoder import EncoderOfCheckpoint
 from tiny_asr.fast.ready_caches import numbers_per_position
-from tiny_asr.projector import AudioProjector
+from tiny_asr.projectors.registry import projector_class
 from tiny_asr.shapes import ENCODER_FRAMES_PER_SECOND
 
 
@@ -25,7 +25,7 @@ def empty_parts(config: ASRConfig) -> dict[str, nn.Module]:
             "encoder": EncoderOfCheckpoint(config.encoder_config),
             # In bfloat16: mixtures of experts run in no other number format there.
             "decoder": AutoModelForCausalLM.from_config(text, dtype=torch.bfloat16),
-            "projector": AudioProjector(config),
+            "projector": projector_class(config.projector_type)(config),
         }
 
 
@@ -48,7 +48,7 @@ def sizes(config: ASRConfig) -> dict[str, int]:
         "encoder layers": layers(encoder),
         "conv1": encoder.conv1.weight.numel(),
         "conv2": encoder.conv2.weight.numel(),
-        "projector layers": sum(w.numel() for w in parts["projector"].parameters() if w.ndim == 2),
+        "projector layers": sum(w.numel() for w in parts["projector"].parameters() if w.ndim > 1),
         "decoder layers": layers(decoder),
         "head": decoder.get_output_embeddings().weight.numel(),
         "cached": numbers_per_position(decoder),

@@ -55,6 +55,8 @@ def write_random_pair(
         str(folder / "decoder"),
         audio_downsample_rate=config.audio_downsample_rate,
         projector_hidden_dim=config.projector_hidden_dim,
+        projector_type=config.projector_type,
+        encoder_padding=config.encoder_padding,
         prompt=prompt,
     ).save_pretrained(folder)
     return folder

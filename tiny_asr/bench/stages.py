@@ -138,7 +138,8 @@ def stages(
     for batch in batches:
         waveforms, lengths = torch.randn(batch, samples) * 0.05, torch.full((batch,), samples)
         encoder_output, frames = model.encode_batch(waveforms, lengths)
-        spliced = model.decoder.splice(model.audio_projector(encoder_output), frames // rate)
+        audio = model.audio_projector(encoder_output, frames)
+        spliced = model.decoder.splice(audio, frames // rate)
         width = spliced.mask.shape[1]
         own = model.decoder.prompt_length + frames // rate
         token = spliced.embeddings[:, -1:]

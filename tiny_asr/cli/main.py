@@ -1,11 +1,11 @@
-"""The command line: `tiny-asr info | trace | transcribe | demo | train | evaluate | benchmark`.
+"""The command line: `tiny-asr info | trace | transcribe | demo | train | evaluate | ...`.
 
 A newcomer sees a result before writing any code, and a script gets JSON. There is no logic here
-that the Python API lacks: a command reads options, calls the package and prints. The last three
-commands are in `training.py`, and what all commands share is in `options.py`. Whatever a
-user can get wrong arrives here as a ValueError and leaves as one line on stderr and exit status 2;
-any other exception is a bug and keeps its traceback. The heavy libraries are imported inside the
-commands, so that help comes at once.
+that the Python API lacks: a command reads options, calls the package and prints. `train`,
+`evaluate` and `benchmark` are in `training.py`, `import` is in `importing.py`, and what all
+commands share is in `options.py`. Whatever a user can get wrong arrives here as a ValueError and
+leaves as one line on stderr and exit status 2; any other exception is a bug and keeps its
+traceback. The heavy libraries are imported inside the commands, so that help comes at once.
 """
 
 import json
@@ -25,6 +25,7 @@ import typer
 
 from tiny_asr import __version__
 from tiny_asr.cli import training as cli_training
+from tiny_asr.cli.importing import import_
 from tiny_asr.cli.options import (
     NO_PICTURES,
     Beams,
@@ -251,11 +252,11 @@ def _describe(config, choice) -> dict:
     sources = {"encoder": config.encoder, "decoder": config.decoder}
     weights = {part: _weights(resolve_source(name)) for part, name in sources.items()}
     weights["projector"] = "trained" if config.projector_weights else "untrained"
-    numbers = parameters(config)
+    numbers, names = parameters(config), sources | {"projector": config.projector_type}
     return {
         "parts": {
             part: {
-                "name": sources.get(part, ""),
+                "name": names[part],
                 "weights": weights[part],
                 "parameters": numbers[part],
             }
@@ -269,6 +270,7 @@ def _describe(config, choice) -> dict:
             "V": config.vocab_size,
         },
         "memory_bytes": memory_bytes(config, choice),
+        "encoder_padding": config.encoder_padding,
         "prompt": config.prompt,
         "end_token": config.end_token,
     }
@@ -296,6 +298,7 @@ def _print_info(report: dict) -> None:
         print(f"{axis:<22} {size:<7} {AXES[axis]}")
     gigabytes = described["memory_bytes"] / 1e9
     print(f"{'memory':<22} {gigabytes:.2f} GB for the parameters, and on a GPU for caches")
+    print(f"{'encoder_padding':<22} {described['encoder_padding']}")
     print(f"{'prompt':<22} {described['prompt']!r}")
     print(f"{'end_token':<22} {described['end_token']!r}")
 
@@ -320,6 +323,7 @@ def _quieten() -> None:
 
 for command in (cli_training.train, cli_training.evaluate, cli_training.benchmark):
     app.command()(command)
+app.command("import")(import_)
 
 
 def main() -> None:

@@ -71,6 +71,10 @@ def train(
     fresh: Annotated[
         bool | None, typer.Option("--fresh", help="a new projector even if the model has one")
     ] = None,
+    projector: Annotated[
+        str | None,
+        typer.Option(help="another kind, which starts fresh: swiglu, convolution, ..."),
+    ] = None,
     split: Split = None,
     audio_column: AudioColumn = None,
     text_column: TextColumn = None,

@@ -90,7 +90,7 @@ def heard(model, clips: list[Tensor]) -> tuple[Tensor, Tensor]:
     """Clips (S,) at 16 kHz -> audio embeddings (B, A, llm_dim), and each clip's own number (B,)."""
     padded, lengths = pad_batch(clips, model.config.samples_per_embedding)
     encoder_output, lengths = model.encode_batch(padded, lengths)
-    return model.audio_projector(encoder_output), lengths // model.config.audio_downsample_rate
+    return model.audio_projector(encoder_output, lengths), model.config.embeddings(lengths)
 
 
 @torch.no_grad()

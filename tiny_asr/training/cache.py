@@ -26,13 +26,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tiny_asr.audio import N_FFT, log_mel
+from tiny_asr.audio import N_FFT, mel_for_encoder
 from tiny_asr.data.augment import Augment, AugmentConfig
 from tiny_asr.data.batches import Batch, Loader, make_batches, rank_slice
 from tiny_asr.data.dataset import SpeechData
 from tiny_asr.data.utterance import Excerpt, Utterance
 from tiny_asr.device import DTYPES, send
-from tiny_asr.shapes import HOP_LENGTH, SAMPLE_RATE, SAMPLES_PER_ENCODER_FRAME
+from tiny_asr.shapes import HOP_LENGTH, MAX_SECONDS, SAMPLE_RATE, SAMPLES_PER_ENCODER_FRAME
 from tiny_asr.training.checkpoint import temporary_folder
 
 INDEX, FRAMES, VERIFIED = "index.json", "encoder_output.bin", "verified"
@@ -145,9 +145,9 @@ def heard(model, batch: Batch, augment: Augment, epoch: int) -> tuple[Tensor, Te
     waveforms, lengths = augment.waveform(
         send(batch.waveforms, device), batch.lengths, batch.ids, epoch, config.samples_per_embedding
     )
-    mel, lengths = log_mel(waveforms, config.num_mel_bins, lengths), lengths // HOP_LENGTH
-    mel = augment.mel(mel, lengths, batch.ids, epoch)
-    return model.encoder(mel, lengths), lengths // 2
+    mel, frames = mel_for_encoder(waveforms, lengths, config.num_mel_bins, config.encoder_padding)
+    mel = augment.mel(mel, frames, batch.ids, epoch)
+    return model.encoder(mel, frames), frames // 2
 
 
 def cache_keys(
@@ -167,6 +167,8 @@ def cache_keys(
         "heads": config.encoder_config.encoder_attention_heads,
         "activation": config.encoder_config.activation_function,
     }
+    if config.encoder_padding != "none":
+        settings["encoder_padding"] = config.encoder_padding
     digest.update(json.dumps(settings, sort_keys=True).encode())
     for name, weight in sorted(model.encoder.state_dict().items()):
         digest.update(name.encode())
@@ -244,7 +246,8 @@ def _write(
     """Encode everything into a temporary folder, then rename it: a cache is whole or not there."""
     dtype, dim = model.encoder.dtype, model.config.encoder_dim
     seconds = sum(utterance.seconds for utterance in data)
-    size = seconds * SAMPLE_RATE / SAMPLES_PER_ENCODER_FRAME * dim * dtype.itemsize
+    encoded = MAX_SECONDS * len(data) if model.config.encoder_padding == "window" else seconds
+    size = encoded * SAMPLE_RATE / SAMPLES_PER_ENCODER_FRAME * dim * dtype.itemsize
     order = make_batches(
         data, max_seconds=BATCH_SECONDS[model.device.type], seed=0, epoch=0, shuffle=False
     )

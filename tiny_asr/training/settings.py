@@ -25,6 +25,7 @@ class TrainingSettings:
     """Everything that makes a run; `run.yaml` in its folder repeats it.
 
     model: tiny, small, full, a directory or a hub id; encoder, decoder: override its frozen parts.
+    projector: another kind of projector than the model's (see `PROJECTORS`), which begins fresh.
     fresh: begin with a fresh projector even where the model has a trained one.
     data, split, audio_column, text_column: what to train on; see `load_data`.
     limit: the first so many clips only.
@@ -50,6 +51,7 @@ class TrainingSettings:
     model: str = "tiny"
     encoder: str | None = None
     decoder: str | None = None
+    projector: str | None = None
     fresh: bool = False
     split: str | None = None
     audio_column: str = "audio"

@@ -26,6 +26,7 @@ from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
+from tiny_asr.config import ASRConfig
 from tiny_asr.data.augment import Augment
 from tiny_asr.data.batches import Batch, Loader, make_batches
 from tiny_asr.data.dataset import load_data, noise_utterances
@@ -93,9 +94,12 @@ class Trainer:
         self.say = say if self.accelerator.is_main_process else lambda line: None
         ranks = self.accelerator.num_processes
         self.say(f"device: {self.device}, {self.dtype}, processes: {ranks} ({choice.reason})")
-        self.model = model or ASRModel.from_pretrained(
-            s.model, encoder=s.encoder, decoder=s.decoder, dtype=self.dtype, device=self.device
-        )
+        if model is None:
+            config = ASRConfig.from_pretrained(s.model, encoder=s.encoder, decoder=s.decoder)
+            config = config.with_parts(projector=s.projector)
+            place = {"dtype": self.dtype, "device": self.device}
+            model = ASRModel.from_pretrained(s.model, config=config, **place)
+        self.model = model
         if s.compile:
             compile_layers(self.model)
         if self.device.type == "cuda":
@@ -282,15 +286,15 @@ class Trainer:
             silence = torch.zeros(1, config.audio_downsample_rate, config.encoder_dim)
             return self._project(silence.to(self.device)).sum() * 0
         frames, lengths = self._encoder_output(epoch, batch)
-        lengths = lengths // self.model.config.audio_downsample_rate
-        labels = send(labels, self.device)
-        logits = self.model.decoder.text_logits(self._project(frames), lengths, labels)
+        labels, audio = send(labels, self.device), self._project(frames, lengths)
+        lengths = self.model.config.embeddings(lengths)
+        logits = self.model.decoder.text_logits(audio, lengths, labels)
         return token_loss(logits, labels, "sum")
 
-    def _project(self, frames: Tensor) -> Tensor:
+    def _project(self, frames: Tensor, lengths: Tensor | None = None) -> Tensor:
         """The projector, its weights in float32, its products in the dtype of the frozen models."""
         with torch.autocast(self.device.type, self.dtype, self.dtype is not torch.float32):
-            return self.wrapped(frames)
+            return self.wrapped(frames, lengths)
 
     @torch.no_grad()
     def _encoder_output(self, epoch: int, batch: Batch) -> tuple[Tensor, Tensor]:
