@@ -29,12 +29,14 @@ def serve(
     dtype: Dtype = "auto",
 ) -> None:
     """Transcribe for other programs, by HTTP: POST /v1/audio/transcriptions as OpenAI has it."""
-    if missing := [name for name in ("fastapi", "uvicorn", "python_multipart") if not find_spec(name)]:
+    if missing := [
+        name for name in ("fastapi", "uvicorn", "python_multipart") if not find_spec(name)
+    ]:
         raise ValueError(
             f"no {' or '.join(missing)} here; expected the extra `serve`: "
             "pip install 'tiny-asr[serve]'"
         )
-    from tiny_asr.serve.app import Limits
+    from tiny_asr.serve.limits import Limits
     from tiny_asr.serve.run import listen
     from tiny_asr.serve.run import serve as run
 

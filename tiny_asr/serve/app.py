@@ -1,16 +1,13 @@
 """The endpoint: `POST /v1/audio/transcriptions` in the shape of OpenAI's, and `GET /health`.
 
-Every request gets an answer, and every error is JSON as OpenAI's clients expect it. Three limits
-keep one client from taking the machine: the bytes of an upload, the seconds of sound in it, and the
-requests that are open at the same time.
+Every request gets an answer. Its sound is read in threads, its pieces are decoded by the one thread
+of `Batcher`, together with those of other requests; in between, the event loop is free.
 """
 
 import asyncio
 import hmac
-import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fastapi import FastAPI, Request, Response
@@ -18,64 +15,21 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from torch import Tensor
 
 from tiny_asr.audio import read_audio, timed_pieces
 from tiny_asr.files.reading import LENGTHY, AudioError
 from tiny_asr.serve.batcher import Batcher
 from tiny_asr.serve.formats import FORMATS, Segment, Transcript
+from tiny_asr.serve.limits import OVERHEAD, RETRY_SECONDS, Limits, Refusal, limited
 from tiny_asr.shapes import SAMPLE_RATE
 
 if TYPE_CHECKING:
     from tiny_asr.model import ASRModel
 
-log = logging.getLogger("tiny_asr")
-
 UPLOAD_SECONDS = 60  # for a request to arrive in
-RETRY_SECONDS = 1  # what a client is told to wait when the queue is full
-OVERHEAD = 2**16  # bytes of a request beside its file: the other fields
-DRAINED = 8  # so many times the allowed bytes are read and thrown away before an answer
 USED = {"file", "model", "language", "response_format", "stream", "timestamp_granularities[]"}
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What one client may ask for.
-
-    megabytes: of an upload; seconds: of sound in it; requests: open at the same time;
-    batch_size: pieces of sound that are decoded together.
-    """
-
-    megabytes: float = 25.0
-    seconds: float = 1500.0
-    requests: int = 64
-    batch_size: int = 8
-
-    def __post_init__(self):
-        for name, least in (("megabytes", 0), ("seconds", 0), ("requests", 1), ("batch_size", 1)):
-            value = getattr(self, name)
-            if not value >= least or value == 0:
-                expected = f"at least {least}" if least else "more than 0"
-                raise ValueError(f"{name}={value} came; expected {expected}")
-
-    @property
-    def bytes(self) -> int:
-        """Of a whole request."""
-        return int(self.megabytes * 1e6) + OVERHEAD
-
-
-class Refusal(Exception):
-    """An answer that is an error, in OpenAI's words: status, message, parameter, code."""
-
-    def __init__(self, status: int, message: str, param: str | None = None, code: str | None = None):
-        super().__init__(message)
-        self.status, self.param, self.code = status, param, code
-
-    def response(self) -> JSONResponse:
-        """`{"error": {"message", "type", "param", "code"}}`, with the headers that belong to it."""
-        kind = "invalid_request_error" if self.status < 500 else "server_error"
-        error = {"message": str(self), "type": kind, "param": self.param, "code": self.code}
-        headers = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": str(RETRY_SECONDS)}}
-        return JSONResponse({"error": error}, self.status, headers.get(self.status))
+GONE = Response(status_code=499)  # nobody reads it
 
 
 class Service:
@@ -84,7 +38,7 @@ class Service:
     Args:
         model: an `ASRModel`; it is called from one thread only.
         name: what clients have to ask for as `model`.
-        token: what they have to send as `Authorization: Bearer TOKEN`; None asks for nothing, and
+        token: what they have to send as `Authorization: Bearer TOKEN`. None asks for nothing, and
             then pages in a browser are refused, which could call this machine unseen.
     """
 
@@ -93,85 +47,102 @@ class Service:
         self.batcher = Batcher(self._decode, limits.batch_size)
         self.open = self.answered = 0
 
-    def _decode(self, pieces: list) -> list[str]:
+    def _decode(self, pieces: list[Tensor]) -> list[str]:
         return self.model.processor.batch_decode(self.model.generate(pieces))
 
-    def admit(self, request: Request) -> None:
-        """Raise a Refusal for a request from nobody known, or one too many."""
+    async def answer(self, request: Request) -> Response:
+        """The response to one request, whatever is wrong with it."""
+        try:
+            self._admit(request)
+        except Refusal as refusal:
+            await self._let_it_finish(request)
+            return refusal.response()
+        self.open += 1
+        try:
+            response = await self._transcribed(request)
+            self.answered += 1
+            return response
+        except Refusal as refusal:
+            return refusal.response()
+        except ClientDisconnect:
+            return GONE
+        finally:
+            self.open -= 1
+
+    def health(self) -> dict:
+        """What is served, where, how many requests are open, and the batches so far by size."""
+        return {
+            "status": "ok",
+            "model": self.name,
+            "device": str(self.model.device),
+            "open": self.open,
+            "limit": self.limits.requests,
+            "answered": self.answered,
+            "batches": {str(n): count for n, count in sorted(self.batcher.sizes.items())},
+        }
+
+    def _admit(self, request: Request) -> None:
+        """Refuse a request from nobody known, or one too many."""
         if self.token is None and "origin" in request.headers:
             what = "this request comes from a page in a browser, and the server has no token"
             raise Refusal(403, f"{what}; expected none: start it with TINY_ASR_TOKEN set")
         if self.token is not None:
             given = request.headers.get("authorization", "").encode()
-            if not hmac.compare_digest(given, b"Bearer " + self.token.encode()):
+            if not hmac.compare_digest(given, f"Bearer {self.token}".encode()):
                 what = "no valid token came; expected the header `Authorization: Bearer TOKEN`"
-                raise Refusal(401, f"{what}: set it as your client's API key", None, "invalid_api_key")
+                advice = "set it as your client's API key"
+                raise Refusal(401, f"{what}: {advice}", code="invalid_api_key")
         if self.open >= self.limits.requests:
             what = f"{self.open} requests are open here, which is the limit"
-            raise Refusal(503, f"{what}: try again in {RETRY_SECONDS} s", None, "overloaded")
+            raise Refusal(503, f"{what}: try again in {RETRY_SECONDS} s", code="overloaded")
 
-    async def transcribe(self, request: Request) -> Response:
-        """One request, admitted: its form is read, its sound decoded, its format written."""
-        async with await self._form(request) as form:
-            asked = self._checked(form)
+    async def _let_it_finish(self, request: Request) -> None:
+        """Throw away what a refused client sends, up to the limits, so that it sees the answer."""
+        if request.headers.get("expect", "").lower() == "100-continue":
+            return
+        receive = limited(request, self.limits)
+        with suppress(Refusal, TimeoutError):
+            async with asyncio.timeout(UPLOAD_SECONDS):
+                while (await receive()).get("more_body"):
+                    pass
+
+    async def _transcribed(self, request: Request) -> Response:
+        form = await self._form(request)
+        try:
+            wanted = self._checked(form)
             transcript = await self._transcript(request, form["file"])
-        form_name, ignored = asked, sorted(form.keys() - USED)
-        headers = {"X-Ignored": ", ".join(ignored)} if ignored else None
-        if form_name.endswith("json"):
-            content = transcript.as_json(form_name == "verbose_json")
+        finally:
+            await form.close()
+        ignored = ", ".join(sorted(name for name in form if name not in USED and name.isascii()))
+        headers = {"X-Ignored": ignored[:500]} if ignored.isprintable() and ignored else None
+        if wanted in ("json", "verbose_json"):
+            content = transcript.as_json(verbose=wanted == "verbose_json")
             return JSONResponse(content, headers=headers)
-        return PlainTextResponse(transcript.as_plain(form_name), headers=headers)
+        return PlainTextResponse(transcript.as_plain(wanted), headers=headers)
 
-    async def _form(self, request: Request):
-        """The fields; Refusal if they are too large, too slow or none."""
+    async def _form(self, request: Request) -> FormData:
+        """The fields; a Refusal if they are too large or too slow, or no form at all."""
         kind = request.headers.get("content-type", "")
         if not kind.startswith("multipart/form-data"):
+            await self._let_it_finish(request)
             what = f"content of type {kind[:60]!r} came; expected multipart/form-data"
             raise Refusal(400, f"{what} with the fields `file` and `model`")
-        limited = Request(request.scope, self._limited(request))
+        request = Request(request.scope, limited(request, self.limits))
         try:
             async with asyncio.timeout(UPLOAD_SECONDS):
-                return await limited.form(max_files=1, max_fields=32, max_part_size=OVERHEAD)
+                return await request.form(max_files=1, max_fields=32, max_part_size=OVERHEAD)
         except TimeoutError:
             what = f"the request did not arrive in {UPLOAD_SECONDS} s"
             raise Refusal(408, f"{what}: send a smaller file, FLAC or Opus") from None
-
-    def _limited(self, request: Request):
-        """`request.receive`, which refuses a body of too many bytes.
-
-        What is too much is read first, up to a point, and thrown away: a client that is still
-        sending does not see an answer.
-        """
-        most, length = self.limits.bytes, request.headers.get("content-length", "")
-        waits = request.headers.get("expect", "").lower() == "100-continue"
-        too_large = Refusal(
-            413,
-            f"the upload is larger than {self.limits.megabytes:g} MB, which is the limit here; "
-            "send FLAC or Opus, or cut it",
-            "file",
-        )
-        came = 0
-
-        async def receive():
-            nonlocal came
-            if length.isdecimal() and int(length) > most and waits:
-                raise too_large
-            message = await request.receive()
-            came += len(message.get("body", b""))
-            while came > most and message.get("more_body") and came < DRAINED * most:
-                message = await request.receive()
-                came += len(message.get("body", b""))
-            if came > most:
-                raise too_large
-            return message
-
-        return receive
+        except HTTPException as error:
+            raise Refusal(400, f"no readable form came: {error.detail}") from error
 
     def _checked(self, form: FormData) -> str:
-        """The response format; Refusal for whatever is missing, unknown or not to be had here."""
+        """The response format; a Refusal of whatever is missing, unknown or not to be had here."""
+        model, wanted = form.get("model"), form.get("response_format") or "json"
+        language = str(form.get("language") or "en").lower()
         if not isinstance(form.get("file"), UploadFile):
             raise Refusal(400, "no file came; expected sound in the field `file`", "file")
-        model, wanted = form.get("model"), form.get("response_format") or "json"
         if not model:
             raise Refusal(400, f"no model came; expected `model` to be {self.name!r}", "model")
         if model != self.name:
@@ -180,16 +151,15 @@ class Service:
         if wanted not in FORMATS:
             what = f"response_format {wanted!r:.80} came; expected one of {', '.join(FORMATS)}"
             raise Refusal(400, what, "response_format")
-        if str(form.get("stream", "false")).lower() not in ("false", "0", ""):
+        if str(form.get("stream", "")).lower() not in ("", "false", "0"):
             what = "stream came; this server sends whole transcripts only: leave it out"
             raise Refusal(400, what, "stream")
         if "word" in form.getlist("timestamp_granularities[]"):
-            what = "times of words were asked for; this server has those of segments only"
+            what = "times of words were asked for; expected segment: this server has no others"
             raise Refusal(400, what, "timestamp_granularities[]")
-        language = form.get("language") or "en"
-        if self._english and str(language).lower() not in ("en", "english"):
-            what = f"language {language!r:.80} came; {self.name!r} writes English"
-            raise Refusal(400, f"{what}: expected en, or nothing", "language")
+        if self._english and language not in ("en", "english"):
+            what = f"language {language!r:.80} came; expected en, or none: {self.name!r} writes"
+            raise Refusal(400, f"{what} English", "language")
         return str(wanted)
 
     @property
@@ -197,28 +167,27 @@ class Service:
         return True
 
     async def _transcript(self, request: Request, upload: UploadFile) -> Transcript:
+        sound = {"bytes": await upload.read(), "path": upload.filename or "the file"}
+        read = asyncio.to_thread(self._read, sound)
+        del sound
         try:
-            data = {"bytes": await upload.read(), "path": upload.filename or "the file"}
-            waveform, doubts = await asyncio.to_thread(
-                read_audio, data, max_seconds=self.limits.seconds
-            )
-            del data
-            pieces = await asyncio.to_thread(
-                timed_pieces, waveform, self.model.config.max_seconds
-            )
+            pieces, seconds, doubts = await read
         except AudioError as error:
             code = "audio_too_long" if error.reason == LENGTHY else "invalid_audio"
             raise Refusal(400, str(error), "file", code) from error
         texts = await self._unless_gone(request, [piece for piece, _, _ in pieces])
-        segments = [
-            Segment(start, end, text)
-            for (_, start, end), text in zip(pieces, texts, strict=True)
-        ]
-        seconds, language = len(waveform) / SAMPLE_RATE, "english" if self._english else ""
-        return Transcript(segments, seconds, language, [str(doubt) for doubt in doubts])
+        times = [(start, end) for _, start, end in pieces]
+        segments = [Segment(*time, text) for time, text in zip(times, texts, strict=True)]
+        return Transcript(segments, seconds, "english" if self._english else "", doubts)
 
-    async def _unless_gone(self, request: Request, pieces: list) -> list[str]:
-        """The pieces' texts; ClientDisconnect, and nothing more is decoded, if nobody waits."""
+    def _read(self, sound: dict) -> tuple[list[tuple[Tensor, float, float]], float, list[str]]:
+        """Pieces with their times, the sound's seconds, and what may be doubted in it."""
+        waveform, doubts = read_audio(sound, max_seconds=self.limits.seconds)
+        pieces = timed_pieces(waveform, self.model.config.max_seconds)
+        return pieces, len(waveform) / SAMPLE_RATE, [str(doubt) for doubt in doubts]
+
+    async def _unless_gone(self, request: Request, pieces: list[Tensor]) -> list[str]:
+        """The pieces' texts; ClientDisconnect when nobody waits for them, and no more is decoded."""
 
         async def gone() -> None:
             while (await request.receive())["type"] != "http.disconnect":
@@ -228,28 +197,15 @@ class Service:
         left = asyncio.ensure_future(gone())
         try:
             await asyncio.wait({texts, left}, return_when=asyncio.FIRST_COMPLETED)
-            if texts.done():
-                return texts.result()
-            raise ClientDisconnect
+            if not texts.done():
+                raise ClientDisconnect
+            return texts.result()
         finally:
             texts.cancel()
             left.cancel()
 
-    def health(self) -> dict:
-        """What is served, where, how many requests are open, and the batches so far by size."""
-        sizes = {str(size): count for size, count in sorted(self.batcher.sizes.items())}
-        return {
-            "status": "ok",
-            "model": self.name,
-            "device": str(self.model.device),
-            "open": self.open,
-            "limit": self.limits.requests,
-            "answered": self.answered,
-            "batches": sizes,
-        }
 
-
-def build(service: Service, on_start=None) -> FastAPI:
+def build(service: Service, on_start: Callable[[], None] = lambda: None) -> FastAPI:
     """The application around a service, which it closes when it ends.
 
     Args:
@@ -258,39 +214,19 @@ def build(service: Service, on_start=None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_) -> AsyncIterator[None]:
-        if on_start is not None:
-            on_start()
+        on_start()
         try:
             yield
         finally:
             await asyncio.to_thread(service.batcher.close)
 
-    # No pages of documentation: they fetch their scripts from elsewhere.
+    # No pages of documentation: they would fetch their scripts from elsewhere.
     app = FastAPI(title="tiny_asr", lifespan=lifespan, docs_url=None, redoc_url=None)
 
     @app.post("/v1/audio/transcriptions")
     async def transcriptions(request: Request) -> Response:
         """Transcribe the sound in the multipart field `file`."""
-        try:
-            service.admit(request)
-        except Refusal as refusal:
-            with suppress(Refusal, ClientDisconnect, TimeoutError):  # let the client finish sending
-                async with asyncio.timeout(UPLOAD_SECONDS):
-                    receive = service._limited(request)
-                    while (await receive()).get("more_body"):
-                        pass
-            return refusal.response()
-        service.open += 1
-        try:
-            response = await service.transcribe(request)
-        except Refusal as refusal:
-            response = refusal.response()
-        except ClientDisconnect:
-            response = Response(status_code=499)  # nobody reads it
-        finally:
-            service.open -= 1
-        service.answered += response.status_code == 200
-        return response
+        return await service.answer(request)
 
     @app.get("/health")
     async def health() -> dict:
@@ -298,11 +234,12 @@ def build(service: Service, on_start=None) -> FastAPI:
         return service.health()
 
     @app.exception_handler(HTTPException)
-    async def as_json(_, error: HTTPException) -> Response:
+    async def refused(_, error: HTTPException) -> Response:
         return Refusal(error.status_code, str(error.detail)).response()
 
     @app.exception_handler(Exception)
     async def failed(_, error: Exception) -> Response:
-        return Refusal(500, f"the server failed ({type(error).__name__}): see its log").response()
+        what = f"the server failed with a {type(error).__name__}, which its log shows"
+        return Refusal(500, what).response()
 
     return app

@@ -1,8 +1,8 @@
 """Requests that wait are decoded together: one thread, one model, batches of pieces.
 
-A clip is cut into pieces before it comes here, as `ASRModel.transcribe` cuts it, and what is written
-for a piece does not depend on the others in its batch. So what is queued are pieces, and each clip
-that waits gives one in turn: a sentence is never held up by the hour of sound that came before it.
+A clip is cut into pieces before it comes here, as `ASRModel.transcribe` cuts it, and what is
+written for a piece does not depend on the others in its batch. So what is queued are pieces, and
+each clip that waits gives one in turn: a sentence is not held up by the hour of sound before it.
 """
 
 import logging
@@ -45,7 +45,7 @@ class Batcher:
         self._changed = Condition()
         self._closing = False
         self.sizes: Counter[int] = Counter()
-        self._thread = Thread(target=self._run, name="tiny-asr-batcher")
+        self._thread = Thread(target=self._run, name="tiny-asr-batcher", daemon=True)
         self._thread.start()
 
     def submit(self, pieces: Sequence[Tensor]) -> Future:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 
-from tiny_asr.serve.app import Limits, Service, build
+from tiny_asr.serve.app import Service, build
+from tiny_asr.serve.limits import Limits
 
 if TYPE_CHECKING:
     from tiny_asr.model import ASRModel
