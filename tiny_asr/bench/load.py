@@ -1,8 +1,8 @@
-"""Requests that `tiny-asr serve` answers in a second, and the wait: `python -m tiny_asr.bench.load`.
+"""How many requests `tiny-asr serve` answers, and how long each waits.
 
-As many clients as asked for send one clip after the other, each as soon as the last was answered:
-the load of a machine that is never without work. Without --url the server is started here, beside
-the clients, and takes part of their cores as they take part of its own.
+`python -m tiny_asr.bench.load --clients 32` prints it. Each client sends one clip after the other,
+as soon as the last was answered: the load of a machine that is never without work. Without --url
+the server is started here, beside the clients, which take part of its cores.
 """
 
 import json

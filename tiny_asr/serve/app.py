@@ -187,7 +187,7 @@ class Service:
         return pieces, len(waveform) / SAMPLE_RATE, [str(doubt) for doubt in doubts]
 
     async def _unless_gone(self, request: Request, pieces: list[Tensor]) -> list[str]:
-        """The pieces' texts; ClientDisconnect when nobody waits for them, and no more is decoded."""
+        """The pieces' texts; ClientDisconnect, and nothing more is decoded, once nobody waits."""
 
         async def gone() -> None:
             while (await request.receive())["type"] != "http.disconnect":

@@ -47,7 +47,7 @@ class Transcript:
         return content | ({"warnings": list(self.doubts)} if self.doubts else {})
 
     def as_plain(self, form: str) -> str:
-        """`text`, `srt` or `vtt`; subtitles have a cue for each segment in which there are words."""
+        """`text`, `srt` or `vtt`; subtitles have a cue for each segment that has words."""
         if form == "text":
             return self.text + "\n"
         point, cues = ("," if form == "srt" else "."), []
