@@ -61,7 +61,7 @@ STEPS = (
     Step("parts", "configs and tokenizer of the tiny parts", "recipes.tiny_parts",
          "8 s on 2 cores", ("text",)),
     Step("pairs", "configs of the pairs", "recipes.pairs", "3 s on 2 cores", ("parts",)),
-    Step("sample", "data/sample.flac", "recipes.sample", "1 s on 2 cores"),
+    Step("sample", "data/sample.flac", "recipes.sample", "20 s on 2 cores"),
     Step("speech", "runs/prepare/bulk", "recipes.speech bulk --hours 28 --clips 200 --seed 5",
          "103 s on 16 cores, 14 min on 2", ("text",)),
     Step("bundled-speech", "data/speech", "recipes.speech bundled", "8 min on 2 cores", ("text",)),

@@ -1,13 +1,14 @@
-"""Makes data/sample.flac, the one clip that the trace and the notebooks follow all the way.
+"""Makes data/sample.flac, the one clip that the trace and the notebooks follow all the way, and
+data/puzzle.flac, the same sentence by a robot, which the course's recogniser does not get right.
 
-It is spoken by a synthesiser, so that nobody's voice has to travel with the course, and it lasts
-just under 3 s: padded to 48 000 samples it becomes 300 mel frames, 150 encoder frames and 30 audio
+Both are spoken by synthesisers, so that nobody's voice has to travel with the course, and last just
+under 3 s: padded to 48 000 samples a clip becomes 300 mel frames, 150 encoder frames and 30 audio
 embeddings, numbers that a reader can check in the head.
 
     python -m recipes.sample
 
-needs `flite` (Debian and Ubuntu: apt install flite). Nothing is random: the same version of flite
-and of libsndfile writes the same bytes again.
+needs `flite` (Debian and Ubuntu: apt install flite), `pip install "tiny-asr[recipes]"` and Kokoro's
+folder (see README.md). The same versions on the same machine write the same bytes again.
 """
 
 import argparse
@@ -18,26 +19,41 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
+import torch
+
+from recipes.kokoro.batches import Utterance, synthesise
+from recipes.kokoro.phonemes import Phonemes
+from recipes.kokoro.voices import load_tables, plain
+from recipes.kokoro.weights import MODEL, VOICES, convert, load
+from recipes.text import CHECKOUT
+from tiny_asr.shapes import SAMPLE_RATE
 
 # Fricatives that reach the top of the spectrogram (sh, s, z), a pause that is easy to see, and a
 # pun that the course is about.
 SENTENCE = "She listens to the sea, and its waves turn into words."
-VOICE = "slt"
-DURATION_STRETCH = 1.0  # flite's own pace; tuned with the sentence to land just under 3 s
-SAMPLE_RATE = 16_000
+NATURAL, ROBOT = "af_heart", "slt"  # Kokoro's voice, flite's
 QUIET = 0.01  # of the peak: what is below it at either end is silence
-MARGIN = 0.05  # seconds of that silence to keep
+MARGINS = {"sample": 0.02, "puzzle": 0.05}  # seconds of that silence to keep
 SECONDS = (2.9, 3.0)  # longer than the first, at most the second
 
 
-def speak(sentence: str) -> np.ndarray:
-    """One sentence as flite says it: (S,) int16 at 16 kHz."""
+def natural(kokoro: Path) -> np.ndarray:
+    """The sentence in one of Kokoro's voices: (S,) int16 at 16 kHz."""
+    convert(kokoro)
+    voice = plain(NATURAL)
+    tokens = Phonemes().tokens([SENTENCE], voice.language)[0]
+    said = Utterance(tokens, voice.styles(load_tables(kokoro / VOICES)), speed=1.0)
+    sound = synthesise(load(kokoro), [said], torch.Generator().manual_seed(0))[0].numpy()
+    return np.round(sound * (0.5 / np.abs(sound).max()) * 32767).astype(np.int16)
+
+
+def robot() -> np.ndarray:
+    """The sentence as flite says it: (S,) int16 at 16 kHz."""
     with tempfile.TemporaryDirectory() as folder:
         wav = Path(folder) / "speech.wav"
-        stretch = f"duration_stretch={DURATION_STRETCH}"
-        command = ["flite", "-voice", VOICE, "--setf", stretch, "-t", sentence, "-o", str(wav)]
+        command = ["flite", "-voice", ROBOT, "--setf", "duration_stretch=1.0"]
         try:
-            subprocess.run(command, check=True)
+            subprocess.run([*command, "-t", SENTENCE, "-o", str(wav)], check=True)
         except FileNotFoundError:
             sys.exit("flite is not installed; on Debian and Ubuntu: apt install flite")
         samples, rate = soundfile.read(wav, dtype="int16")
@@ -46,28 +62,34 @@ def speak(sentence: str) -> np.ndarray:
     return samples
 
 
-def trim(samples: np.ndarray) -> np.ndarray:
-    """Shorten the silence at both ends to MARGIN."""
+def trim(samples: np.ndarray, margin: float) -> np.ndarray:
+    """Shorten the silence at both ends to so many seconds."""
     loud = np.flatnonzero(np.abs(samples.astype(int)) > QUIET * np.abs(samples.astype(int)).max())
-    margin = int(MARGIN * SAMPLE_RATE)
-    return samples[max(0, loud[0] - margin) : loud[-1] + 1 + margin]
+    kept = int(margin * SAMPLE_RATE)
+    return samples[max(0, loud[0] - kept) : loud[-1] + 1 + kept]
+
+
+def write(name: str, samples: np.ndarray, speaker: str, folder: Path) -> None:
+    """One of the two files. Ends the program if it does not last as it should."""
+    samples = trim(samples, MARGINS[name])
+    seconds, (shortest, longest) = len(samples) / SAMPLE_RATE, SECONDS
+    if not shortest < seconds <= longest:
+        sys.exit(f"{name}: {seconds:.3f} s; expected {shortest} to {longest} s: tune the speed")
+    out = folder / f"{name}.flac"
+    with soundfile.SoundFile(out, "w", SAMPLE_RATE, 1, "PCM_16", format="FLAC") as file:
+        file.title = SENTENCE
+        file.comment = f"spoken by {speaker}"
+        file.write(samples)
+    print(f"{out.name}: {len(samples)} samples, {seconds:.3f} s: {SENTENCE}")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Make the bundled clip.")
-    default = Path(__file__).resolve().parents[1] / "data" / "sample.flac"
-    parser.add_argument("--out", type=Path, default=default, help="the FLAC file to write")
-    out = parser.parse_args().out
-    samples = trim(speak(SENTENCE))
-    seconds = len(samples) / SAMPLE_RATE
-    shortest, longest = SECONDS
-    if not shortest < seconds <= longest:
-        sys.exit(f"{seconds:.3f} s; expected {shortest} to {longest} s: tune DURATION_STRETCH")
-    with soundfile.SoundFile(out, "w", SAMPLE_RATE, 1, "PCM_16", format="FLAC") as file:
-        file.title = SENTENCE
-        file.comment = f"spoken by flite, voice {VOICE}"
-        file.write(samples)
-    print(f"{out.name}: {len(samples)} samples, {seconds:.3f} s: {SENTENCE}")
+    parser = argparse.ArgumentParser(description="Make the bundled clips.")
+    parser.add_argument("--out", type=Path, default=CHECKOUT / "data", help="the folder (data)")
+    parser.add_argument("--kokoro", type=Path, default=MODEL, help="the voice model's folder")
+    a = parser.parse_args()
+    write("puzzle", robot(), f"flite, voice {ROBOT}", a.out)
+    write("sample", natural(a.kokoro), f"Kokoro-82M, voice {NATURAL}", a.out)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 _MODULE_OF = {
     "ASRConfig": "config",
     "data_dir": "hub",
+    "puzzle_clip": "hub",
     "sample_clip": "hub",
     "load_audio": "audio",
     "log_mel": "audio",

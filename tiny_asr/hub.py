@@ -58,6 +58,11 @@ def sample_clip() -> Path:
     return data_dir() / "sample.flac"
 
 
+def puzzle_clip() -> Path:
+    """The same sentence spoken by a robot, which the course asks about."""
+    return data_dir() / "puzzle.flac"
+
+
 def resolve_source(name: str | Path, what: str = "model") -> str:
     """Turn a model's name into what `transformers` can load: a directory or a hub id.
 
