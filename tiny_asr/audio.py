@@ -37,6 +37,7 @@ STEADY_DB, BELOW_DB, FLOOR_DB = 8.0, 6.0, 50.0  # see `leave_out_quiet`
 SHORT_PART = 2 * SAMPLE_RATE  # alone, noises under 2 s are taken for words more often
 LONG_QUIET = int(0.8 * SAMPLE_RATE)  # at the edges of read speech there is up to 0.65 s
 QUIET_KEPT = int(0.2 * SAMPLE_RATE)  # longer than the soft sounds that begin and end words
+TimedPiece = tuple[torch.Tensor, float, float]
 
 
 def load_audio(source, sampling_rate: int | None = None) -> torch.Tensor:
@@ -142,11 +143,9 @@ def cut(waveform: torch.Tensor, max_seconds: float) -> list[torch.Tensor]:
     return [piece for piece, _, _ in timed_pieces(waveform, max_seconds)]
 
 
-def timed_pieces(
-    waveform: torch.Tensor, max_seconds: float
-) -> list[tuple[torch.Tensor, float, float]]:
+def timed_pieces(waveform: torch.Tensor, max_seconds: float) -> list[TimedPiece]:
     """What `cut` gives, each piece with its start and end in the clip, in seconds."""
-    pieces: list[tuple[torch.Tensor, float, float]] = []
+    pieces: list[TimedPiece] = []
     for part in leave_out_quiet(waveform):
         start = (part.storage_offset() - waveform.storage_offset()) / SAMPLE_RATE
         before, first, _ = pieces[-1] if pieces else (part[:0], start, start)

@@ -164,7 +164,7 @@ class Service:
 
     @property
     def _english(self) -> bool:
-        return True
+        return self.model.config.text == "plain"  # else it is whatever the model was trained on
 
     async def _transcript(self, request: Request, upload: UploadFile) -> Transcript:
         sound = {"bytes": await upload.read(), "path": upload.filename or "the file"}

@@ -27,6 +27,7 @@ class TrainingSettings:
     model: tiny, small, full, a directory or a hub id; encoder, decoder: override its frozen parts.
     fresh: begin with a fresh projector even where the model has a trained one.
     data, split, audio_column, text_column: what to train on; see `load_data`.
+    text: `plain` or `written`, what the model learns to write (see `ASRConfig`); None: as it does.
     limit: the first so many clips only.
     eval_data, eval_split, eval_limit: what to choose the best model by.
     noise_data, noise_fraction: clips in which nobody speaks, and their share of an epoch (0.04).
@@ -54,6 +55,7 @@ class TrainingSettings:
     split: str | None = None
     audio_column: str = "audio"
     text_column: str = "text"
+    text: str | None = None
     limit: int | None = _setting(None, 1)
     eval_data: str | list | None = None
     eval_split: str | None = None

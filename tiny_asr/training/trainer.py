@@ -49,6 +49,7 @@ from tiny_asr.training.checkpoint import (
 )
 from tiny_asr.training.log import NOT_LEARNING, Interval, append_log, hardly_falling, progress_line
 from tiny_asr.training.settings import TrainingSettings, learning_rate_at
+from tiny_asr.training.texts import lost_by_tokenizer
 
 MAX_SKIPPED_IN_A_ROW = 10
 # Others wait while the main process evaluates or fills a cache, longer than the usual 10 minutes.
@@ -122,12 +123,17 @@ class Trainer:
 
     def _load_data(self) -> None:
         s = self.settings
-        columns = {"audio_column": s.audio_column, "text_column": s.text_column}
+        style = s.text or self.model.config.text
+        columns = {"audio_column": s.audio_column, "text_column": s.text_column, "text": style}
         self.data = load_data(s.data, split=s.split, limit=s.limit, **columns)
         noise = [] if s.noise_data is None else noise_utterances(s.noise_data)
         if noise:
             self.data = self.data.with_noise(noise, s.noise_fraction)
+        self.model.config.text = style
         self.say(self.data.summary())
+        texts = (clip.text for clip in self.data if style == "written")
+        if lost := lost_by_tokenizer(self.model.processor, texts):
+            self.say(lost)
         self.dropped = self.data.dropped.total()
         added = noise.load_all(self.say) if noise and s.augment.noise_probability > 0 else []
         self.augment = Augment(s.augment, seed=s.seed, noise=added)
