@@ -172,13 +172,13 @@ def evaluate(
 
     from tiny_asr.config import ASRConfig
     from tiny_asr.data.dataset import load_data, noise_utterances
-    from tiny_asr.evaluation.normalisers import check_normaliser
+    from tiny_asr.evaluation.normalisers import FOR_TEXT, check_normaliser
     from tiny_asr.evaluation.score import Result, check_baseline
     from tiny_asr.evaluation.score import evaluate as measure
 
     reference = None if baseline is None else Result.from_json(baseline)
     text = ASRConfig.from_pretrained(model, encoder=encoder, decoder=decoder).text
-    normaliser = check_normaliser(normaliser or ("english" if text == "plain" else "basic"))
+    normaliser = check_normaliser(normaliser or FOR_TEXT[text])
     columns = {"audio_column": audio_column, "text_column": text_column, "text": text}
     load = noise_utterances if no_speech else load_data
     clips = load(data, split=split, limit=limit, max_seconds=None, **columns)

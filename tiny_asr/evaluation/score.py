@@ -159,7 +159,7 @@ def evaluate(
     shuffled_audio: bool = False,
     noise: Sequence[torch.Tensor] = (),
     snr_db: float | None = None,
-    normaliser: str | None = None,
+    normaliser: str = "english",
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Result:
@@ -174,14 +174,11 @@ def evaluate(
         noise: waveforms (S,) at 16 kHz. If `snr_db` is given, a stretch of one of them, drawn from
             the seed and the clip's id, is mixed into each clip at that signal-to-noise ratio; so
             it is the same stretch at every ratio. Digital silence among them is left out.
-        normaliser: see `normalise`; `english` if not given where the model's text is plain, else
-            `basic`.
+        normaliser: see `normalise`; `FOR_TEXT` has what goes with a model's text.
         progress: called with clips done and clips in all, after each batch.
     """
     if limit is not None and limit < 1:
         raise ValueError(f"limit={limit} came; expected at least 1, or None for all clips")
-    if normaliser is None:
-        normaliser = "english" if model.config.text == "plain" else "basic"
     check_normaliser(normaliser)
     items = list(dataset)[:limit]
     places = list(range(len(items)))
