@@ -8,7 +8,6 @@ what is wrong, and all spectrograms come from `log_mel`, in training as in use.
 Shapes use the course's symbols: B clips in a batch, S samples, M mel bins, F mel frames.
 """
 
-import math
 import warnings
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
@@ -66,14 +65,13 @@ def load_audio(source, sampling_rate: int | None = None) -> torch.Tensor:
 
 
 def read_audio(
-    source, sampling_rate: int | None = None, max_seconds: float = math.inf
+    source, sampling_rate: int | None = None, max_seconds: float = float("inf")
 ) -> tuple[torch.Tensor, list[AudioError]]:
     """`load_audio`, and why the sound may not be what was recorded, each with its `reason`.
 
-    A sound that lasts over `max_seconds` is an AudioError, and is not read to its end.
-
     Doubted are a file that ends early, channels that cancel, digital silence, floats that are not
-    on the scale of -1 to 1, and single samples far beyond it.
+    on the scale of -1 to 1, and single samples far beyond it. What lasts over `max_seconds` is an
+    AudioError, and is not read to its end.
     """
     with opened(source, sampling_rate) as sound:
         name, rate = sound.name, sound.rate
@@ -90,8 +88,7 @@ def read_audio(
                 "expected the same: pass sampling_rate with a bare array only",
             )
         levels = Levels()
-        blocks = map(levels.mono, sound.at_most(max_seconds))
-        waveform = _joined(_resampled(blocks, int(rate)))
+        waveform = _joined(_resampled(map(levels.mono, sound.at_most(max_seconds)), int(rate)))
     if levels.samples == 0 and sound.doubts:
         what = f"{name} cannot be decoded (its beginning is damaged)"
         raise AudioError(TORN, f"{what}; expected whole blocks of sound: fetch it again")
@@ -154,8 +151,7 @@ def timed_pieces(waveform: torch.Tensor, max_seconds: float) -> list[TimedPiece]
             pieces[-1] = (torch.cat((before, part)), first, start + len(part) / SAMPLE_RATE)
         else:
             for piece in split_at_silences(part, max_seconds):
-                pieces.append((piece, start, start + len(piece) / SAMPLE_RATE))
-                start = pieces[-1][2]
+                pieces.append((piece, start, start := start + len(piece) / SAMPLE_RATE))
     return pieces
 
 

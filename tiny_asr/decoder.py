@@ -52,13 +52,14 @@ class TextDecoder(nn.Module):
         tokenizer: its tokenizer.
         prompt: the literal prompt with `<audio>` in it.
         end_token: the token that ends a transcript.
+        text: `plain` or `written`, see `ASRConfig`: other scripts take more tokens a second.
     """
 
     language_model: Any
     prompt_before: Tensor
     prompt_after: Tensor
 
-    def __init__(self, language_model, tokenizer, prompt: str, end_token: str):
+    def __init__(self, language_model, tokenizer, prompt: str, end_token: str, text="plain"):
         super().__init__()
         self.language_model = language_model.requires_grad_(False).eval()
         if end_token not in tokenizer.get_vocab():
@@ -66,6 +67,7 @@ class TextDecoder(nn.Module):
                 f"end_token {end_token!r} is not a token of this decoder's tokenizer, which has "
                 f"{tokenizer.eos_token!r}: set end_token to one of its tokens"
             )
+        self.tokens_per_embedding = 1 if text == "plain" else 3
         self.end_id = tokenizer.convert_tokens_to_ids(end_token)
         self.ready_caches = ReadyCaches()
         for name, text in zip(("before", "after"), split_prompt(prompt), strict=True):
@@ -186,7 +188,8 @@ class TextDecoder(nn.Module):
         """Write the transcript token by token, keeping keys and values of what was read (KV cache).
 
         A row is finished when it writes the end token, or has as many tokens as its clip has audio
-        embeddings, plus 8: ten a second, where speech has about four.
+        embeddings, plus 8: ten a second, where speech has about four. Text as it is written may
+        have three times as many: a Mandarin character can take three tokens.
 
         Args:
             audio_lengths: (B,), best on the CPU.
@@ -199,7 +202,7 @@ class TextDecoder(nn.Module):
             The next token of each row (B,), its end token included; -100 where it has finished.
         """
         spliced = self.splice(audio_embeddings, audio_lengths)
-        limits = audio_lengths + EXTRA_TOKENS
+        limits = self.tokens_per_embedding * audio_lengths + EXTRA_TOKENS
         if max_new_tokens is not None:
             if max_new_tokens < 0:
                 raise ValueError(f"max_new_tokens {max_new_tokens} came; expected 0 or more")

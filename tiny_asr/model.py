@@ -65,11 +65,11 @@ class ASRModel(PreTrainedModel):
     def __init__(self, config: ASRConfig, dtype: torch.dtype = torch.float32):
         super().__init__(config)
         whisper, heard = load_frozen("encoder", config.encoder, config.encoder_config, dtype)
-        language_model, read = load_frozen("decoder", config.decoder, config.decoder_config, dtype)
+        llm, read = load_frozen("decoder", config.decoder, config.decoder_config, dtype)
         untrained = [p for p, ok in (("encoder", heard), ("decoder", read)) if not ok]
         tokenizer = load_tokenizer(config.decoder)
         self.encoder = AudioEncoder(whisper)
-        self.decoder = TextDecoder(language_model, tokenizer, config.prompt, config.end_token)
+        self.decoder = TextDecoder(llm, tokenizer, config.prompt, config.end_token, config.text)
         self.audio_projector = AudioProjector.fresh(config, SEED, self.decoder.some_embeddings())
         self.processor = ASRProcessor(
             tokenizer, config.num_mel_bins, config.audio_downsample_rate, config.end_token

@@ -14,13 +14,20 @@ from tiny_asr import ASRConfig, ASRModel, ASRProcessor
 from tiny_asr.data.dataset import load_data
 from tiny_asr.evaluation.score import evaluate
 from tiny_asr.training.texts import lost_by_tokenizer
+from tiny_asr.training.trainer import Trainer
+
+
+def tone(hertz: float) -> torch.Tensor:
+    """Three seconds that even a random encoder tells from another pitch."""
+    times = torch.arange(3 * 16_000) / 16_000
+    return 0.1 * torch.sin(2 * torch.pi * hertz * times) + noise(3.0) / 100
 
 
 @once
 def speech() -> Path:
     """A clip for each sentence, three times."""
     rows = [
-        {"id": str(i), "text": SENTENCES[i % 4], "audio": encoded(noise(4.0, i % 4))}
+        {"id": str(i), "text": SENTENCES[i % 4], "audio": encoded(tone(300 * 2 ** (i % 4)))}
         for i in range(12)
     ]
     return write_rows(folder("written.parquet"), rows)
@@ -37,8 +44,9 @@ def test_a_run_learns_to_write_what_is_written(tmp_path):
     assert [model.processor.decode(row[row >= 0]) for row in labels][:4] == list(SENTENCES)
     again = small_run(tmp_path / "again", model=str(tmp_path / "run"), data=speech())
     assert train(again)[0].data[3].text == SENTENCES[3]  # the checkpoint's setting stays
-    result = evaluate(model, load_data(speech(), text="written"))
-    assert result.normalizer == "whisper-basic"
+    assert model.decoder.tokens_per_embedding == trainer.model.decoder.tokens_per_embedding == 3
+    with pytest.raises(ValueError, match=r"text='plain' came with a model that writes 'written'"):
+        Trainer(small_run(tmp_path / "no", data=speech(), text="plain"), model=model)
 
 
 def test_sentences_that_were_learnt_by_heart_are_written_and_scored_without_an_error():
@@ -49,13 +57,13 @@ def test_sentences_that_were_learnt_by_heart_are_written_and_scored_without_an_e
     batch = model.processor([clip.load() for clip in clips], [clip.text for clip in clips], 16_000)
     weights = [*model.decoder.requires_grad_().parameters(), *model.audio_projector.parameters()]
     optimizer = torch.optim.AdamW(weights, lr=1e-2)
-    for _ in range(400):
+    for _ in range(300):
         loss = model(**batch).loss
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         optimizer.step()
-        if loss < 0.01:
+        if loss.item() < 0.02:
             break
     result = evaluate(model, clips, normaliser="none")
     assert [row.hypothesis for row in result.rows] == list(SENTENCES)

@@ -26,11 +26,13 @@ from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
+from tiny_asr.config import ASRConfig
 from tiny_asr.data.augment import Augment
 from tiny_asr.data.batches import Batch, Loader, make_batches
 from tiny_asr.data.dataset import load_data, noise_utterances
 from tiny_asr.decoder import token_loss
 from tiny_asr.device import choose_device, send
+from tiny_asr.evaluation.normalisers import FOR_TEXT
 from tiny_asr.evaluation.score import evaluate
 from tiny_asr.fast.activations import make_it_fit
 from tiny_asr.fast.compiling import compile_layers
@@ -94,9 +96,12 @@ class Trainer:
         self.say = say if self.accelerator.is_main_process else lambda line: None
         ranks = self.accelerator.num_processes
         self.say(f"device: {self.device}, {self.dtype}, processes: {ranks} ({choice.reason})")
-        self.model = model or ASRModel.from_pretrained(
-            s.model, encoder=s.encoder, decoder=s.decoder, dtype=self.dtype, device=self.device
-        )
+        if model is None:
+            config = ASRConfig.from_pretrained(s.model, encoder=s.encoder, decoder=s.decoder)
+            config.text = s.text or config.text
+            place = {"dtype": self.dtype, "device": self.device}
+            model = ASRModel.from_pretrained(s.model, config=config, **place)
+        self.model = model
         if s.compile:
             compile_layers(self.model)
         if self.device.type == "cuda":
@@ -123,13 +128,17 @@ class Trainer:
 
     def _load_data(self) -> None:
         s = self.settings
-        style = s.text or self.model.config.text
+        style = self.model.config.text
+        if s.text not in (None, style):
+            raise ValueError(
+                f"text={s.text!r} came with a model that writes {style!r}; expected the same: "
+                "set the model's config.text before it is loaded"
+            )
         columns = {"audio_column": s.audio_column, "text_column": s.text_column, "text": style}
         self.data = load_data(s.data, split=s.split, limit=s.limit, **columns)
         noise = [] if s.noise_data is None else noise_utterances(s.noise_data)
         if noise:
             self.data = self.data.with_noise(noise, s.noise_fraction)
-        self.model.config.text = style
         self.say(self.data.summary())
         texts = (clip.text for clip in self.data if style == "written")
         if lost := lost_by_tokenizer(self.model.processor, texts):
@@ -354,7 +363,8 @@ class Trainer:
         if self.accelerator.is_main_process:
             if evaluate_now and self.eval_data is not None:
                 limit = self.settings.eval_limit
-                row["wer"] = evaluate(self.model, self.eval_data, limit=limit).wer.value
+                how = {"limit": limit, "normaliser": FOR_TEXT[self.model.config.text]}
+                row["wer"] = evaluate(self.model, self.eval_data, **how).wer.value
                 wer = math.inf if row["wer"] is None else row["wer"]  # no word in any transcript
                 if state.best is None or wer < state.best:
                     state.best = wer
