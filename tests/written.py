@@ -8,3 +8,4 @@ THAI = "ที่นี่ไม่มีรถไฟ"
 JAPANESE = "東京のラーメンは美味しい。"
 
 SENTENCES = (GERMAN, GREEK, RUSSIAN, MANDARIN)
+MIXED = "Ich heiße Bär; στις 7:30 φεύγω. Съешь булок, 我们坐地铁。"

@@ -8,7 +8,7 @@ import torch
 from fixtures_models import decoder_dir, encoder_dir, folder, noise, once
 from small_runs import encoded, small_run, train, write_rows
 from transformers import AutoTokenizer
-from written import GERMAN, SENTENCES
+from written import GERMAN, MIXED, SENTENCES
 
 from tiny_asr import ASRConfig, ASRModel, ASRProcessor
 from tiny_asr.data.dataset import load_data
@@ -17,17 +17,11 @@ from tiny_asr.training.texts import lost_by_tokenizer
 from tiny_asr.training.trainer import Trainer
 
 
-def tone(hertz: float) -> torch.Tensor:
-    """Three seconds that even a random encoder tells from another pitch."""
-    times = torch.arange(3 * 16_000) / 16_000
-    return 0.1 * torch.sin(2 * torch.pi * hertz * times) + noise(3.0) / 100
-
-
 @once
 def speech() -> Path:
     """A clip for each sentence, three times."""
     rows = [
-        {"id": str(i), "text": SENTENCES[i % 4], "audio": encoded(tone(300 * 2 ** (i % 4)))}
+        {"id": str(i), "text": SENTENCES[i % 4], "audio": encoded(noise(4.0, i % 4))}
         for i in range(12)
     ]
     return write_rows(folder("written.parquet"), rows)
@@ -49,15 +43,18 @@ def test_a_run_learns_to_write_what_is_written(tmp_path):
         Trainer(small_run(tmp_path / "no", data=speech(), text="plain"), model=model)
 
 
-def test_sentences_that_were_learnt_by_heart_are_written_and_scored_without_an_error():
+def test_a_sentence_learnt_by_heart_is_written_and_scored_without_an_error(tmp_path):
     """The decoder is trained too: random and frozen it could not write any sentence."""
-    torch.manual_seed(0)
+    rows = [{"id": "a", "text": MIXED, "audio": encoded(noise(4.0))}]
+    clips = load_data(write_rows(tmp_path / "one.parquet", rows), text="written")
     config = ASRConfig(encoder=encoder_dir(), decoder=decoder_dir(), text="written")
-    model, clips = ASRModel(config), load_data(speech(), text="written", limit=4)
-    batch = model.processor([clip.load() for clip in clips], [clip.text for clip in clips], 16_000)
+    torch.manual_seed(0)
+    model = ASRModel(config)
+    batch = model.processor(clips[0].load(), clips[0].text, 16_000)
+    assert batch["labels"].shape[1] > 40 + 8  # more than plain text may have in 4 s
     weights = [*model.decoder.requires_grad_().parameters(), *model.audio_projector.parameters()]
     optimizer = torch.optim.AdamW(weights, lr=1e-2)
-    for _ in range(300):
+    for _ in range(200):
         loss = model(**batch).loss
         optimizer.zero_grad()
         loss.backward()
@@ -66,10 +63,10 @@ def test_sentences_that_were_learnt_by_heart_are_written_and_scored_without_an_e
         if loss.item() < 0.02:
             break
     result = evaluate(model, clips, normaliser="none")
-    assert [row.hypothesis for row in result.rows] == list(SENTENCES)
+    assert [row.hypothesis for row in result.rows] == [MIXED]
     assert result.wer.value == result.cer == 0 and result.normalizer == "none"
-    assert result.words == 9 + 7 + 8 + 14
-    assert "".join(model.stream(clips[3].load(), 16_000)) == SENTENCES[3]
+    assert result.words == 8 + 6  # words, and characters of Mandarin with their full stop
+    assert "".join(model.stream(clips[0].load(), 16_000)) == MIXED
 
 
 def test_a_tokenizer_that_loses_something_is_told():
