@@ -121,9 +121,10 @@ def test_each_format_has_the_models_text(url):
     assert ask(url, response_format="text") == (200, text + "\n")
     status, verbose = ask(url, response_format="verbose_json", language="en", temperature="0")
     assert status == 200 and verbose["text"] == text and verbose["language"] == "english"
-    assert verbose["duration"] == pytest.approx(2.98, abs=0.01)
+    seconds = len(load_audio(SAMPLE)) / RATE
+    assert verbose["duration"] == pytest.approx(seconds, abs=1e-3)
     (segment,) = verbose["segments"]
-    assert segment["text"] == text and 0 <= segment["start"] < segment["end"] <= 2.98
+    assert segment["text"] == text and 0 <= segment["start"] < segment["end"] <= seconds + 1e-3
     status, srt = ask(url, response_format="srt")
     number, times, line = srt.splitlines()
     assert (status, number, line) == (200, "1", text)
