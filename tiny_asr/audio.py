@@ -36,6 +36,7 @@ STEADY_DB, BELOW_DB, FLOOR_DB = 8.0, 6.0, 50.0  # see `leave_out_quiet`
 SHORT_PART = 2 * SAMPLE_RATE  # alone, noises under 2 s are taken for words more often
 LONG_QUIET = int(0.8 * SAMPLE_RATE)  # at the edges of read speech there is up to 0.65 s
 QUIET_KEPT = int(0.2 * SAMPLE_RATE)  # longer than the soft sounds that begin and end words
+TimedPiece = tuple[torch.Tensor, float, float]
 
 
 def load_audio(source, sampling_rate: int | None = None) -> torch.Tensor:
@@ -63,11 +64,14 @@ def load_audio(source, sampling_rate: int | None = None) -> torch.Tensor:
     return waveform
 
 
-def read_audio(source, sampling_rate: int | None = None) -> tuple[torch.Tensor, list[AudioError]]:
+def read_audio(
+    source, sampling_rate: int | None = None, max_seconds: float = float("inf")
+) -> tuple[torch.Tensor, list[AudioError]]:
     """`load_audio`, and why the sound may not be what was recorded, each with its `reason`.
 
     Doubted are a file that ends early, channels that cancel, digital silence, floats that are not
-    on the scale of -1 to 1, and single samples far beyond it.
+    on the scale of -1 to 1, and single samples far beyond it. What lasts over `max_seconds` is an
+    AudioError, and is not read to its end.
     """
     with opened(source, sampling_rate) as sound:
         name, rate = sound.name, sound.rate
@@ -84,7 +88,7 @@ def read_audio(source, sampling_rate: int | None = None) -> tuple[torch.Tensor, 
                 "expected the same: pass sampling_rate with a bare array only",
             )
         levels = Levels()
-        waveform = _joined(_resampled(map(levels.mono, sound.blocks), int(rate)))
+        waveform = _joined(_resampled(map(levels.mono, sound.at_most(max_seconds)), int(rate)))
     if levels.samples == 0 and sound.doubts:
         what = f"{name} cannot be decoded (its beginning is damaged)"
         raise AudioError(TORN, f"{what}; expected whole blocks of sound: fetch it again")
@@ -133,13 +137,21 @@ def cut(waveform: torch.Tensor, max_seconds: float) -> list[torch.Tensor]:
 
     A part too short to be understood, or known as noise, alone stays with its neighbour.
     """
-    pieces: list[torch.Tensor] = []
+    return [piece for piece, _, _ in timed_pieces(waveform, max_seconds)]
+
+
+def timed_pieces(waveform: torch.Tensor, max_seconds: float) -> list[TimedPiece]:
+    """What `cut` gives, each piece with its start and end in the clip, in seconds."""
+    pieces: list[TimedPiece] = []
     for part in leave_out_quiet(waveform):
-        shorter, longer = sorted((len(part), len(pieces[-1]) if pieces else 0))
+        start = (part.storage_offset() - waveform.storage_offset()) / SAMPLE_RATE
+        before, first, _ = pieces[-1] if pieces else (part[:0], start, start)
+        shorter, longer = sorted((len(part), len(before)))
         if 0 < shorter < SHORT_PART and shorter + longer <= max_seconds * SAMPLE_RATE:
-            pieces[-1] = torch.cat((pieces[-1], part))
+            pieces[-1] = (torch.cat((before, part)), first, start + len(part) / SAMPLE_RATE)
         else:
-            pieces += split_at_silences(part, max_seconds)
+            for piece in split_at_silences(part, max_seconds):
+                pieces.append((piece, start, start := start + len(piece) / SAMPLE_RATE))
     return pieces
 
 

@@ -44,6 +44,8 @@ class ASRConfig(PretrainedConfig):
         end_token: the token that ends a transcript; from the decoder's tokenizer when None.
         piece_seconds: transcribe longer clips in pieces of at most so many seconds; None: in the
             longest that the encoder can take. For a decoder that loses its place in long ones.
+        text: what it was trained to write: `plain`, lower-case a-z and digits, or `written`, case,
+            punctuation and any script as the transcripts have them.
         fresh_projector: start with random weights, though the config is a checkpoint's.
     """
 
@@ -64,6 +66,7 @@ class ASRConfig(PretrainedConfig):
         prompt: str | None = None,
         end_token: str | None = None,
         piece_seconds: float | None = None,
+        text: str = "plain",
         fresh_projector: bool = False,
         **kwargs,
     ):
@@ -80,6 +83,8 @@ class ASRConfig(PretrainedConfig):
             )
         if piece_seconds is not None and not piece_seconds >= 1:
             raise ValueError(f"piece_seconds={piece_seconds} came; expected at least 1, or None")
+        if text not in ("plain", "written"):
+            raise ValueError(f"text={text!r} came; expected 'plain' or 'written'")
         self.encoder = str(encoder)
         self.encoder_config = _part_config(encoder_config, "encoder", self.encoder)
         self.decoder = str(decoder)
@@ -91,6 +96,7 @@ class ASRConfig(PretrainedConfig):
         self.encoder_padding = encoder_padding
         self.prompt, self.end_token = _words(self.decoder, prompt, end_token)
         self.piece_seconds = piece_seconds
+        self.text = text
         self.fresh_projector = fresh_projector
 
     @property

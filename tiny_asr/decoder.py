@@ -54,13 +54,14 @@ class TextDecoder(nn.Module):
         tokenizer: its tokenizer.
         prompt: the literal prompt with `<audio>` in it.
         end_token: the token that ends a transcript.
+        text: `plain` or `written`, see `ASRConfig`: other scripts take more tokens a second.
     """
 
     language_model: Any
     prompt_before: Tensor
     prompt_after: Tensor
 
-    def __init__(self, language_model, tokenizer, prompt: str, end_token: str):
+    def __init__(self, language_model, tokenizer, prompt: str, end_token: str, text="plain"):
         super().__init__()
         self.language_model = language_model.requires_grad_(False).eval()
         if end_token not in tokenizer.get_vocab():
@@ -69,6 +70,7 @@ class TextDecoder(nn.Module):
                 f"{tokenizer.eos_token!r}: set end_token to one of its tokens"
             )
         self.tokenizer = tokenizer
+        self.tokens_per_embedding = 1 if text == "plain" else 3
         self.end_id = tokenizer.convert_tokens_to_ids(end_token)
         self.ready_caches = ReadyCaches()
         for name, text in zip(("before", "after"), split_prompt(prompt), strict=True):
@@ -191,7 +193,8 @@ class TextDecoder(nn.Module):
         """Write the transcript token by token, keeping keys and values of what was read (KV cache).
 
         A row is finished when it writes the end token, or has as many tokens as its clip has audio
-        embeddings, plus 8: ten a second, where speech has about four.
+        embeddings, plus 8: ten a second, where speech has about four. Text as it is written may
+        have three times as many: a Mandarin character can take three tokens.
 
         Args:
             audio_lengths: (B,), best on the CPU.
@@ -206,7 +209,7 @@ class TextDecoder(nn.Module):
             The next token of each row (B,), its end token included; -100 where it has finished.
         """
         spliced = self.splice(audio_embeddings, audio_lengths)
-        limits = text_limits(audio_lengths, max_new_tokens)
+        limits = self.text_limits(audio_lengths, max_new_tokens)
         most = int(limits.max())
         if most <= 0:
             return
@@ -232,20 +235,19 @@ class TextDecoder(nn.Module):
                     return
                 logits = cache.read(self.embed(token[:, None]))
 
+    def text_limits(self, audio_lengths: Tensor, max_new_tokens: int | None = None) -> Tensor:
+        """The most tokens that each clip's text may have (B,): see `write`."""
+        limits = self.tokens_per_embedding * audio_lengths + EXTRA_TOKENS
+        if max_new_tokens is None:
+            return limits
+        if max_new_tokens < 0:
+            raise ValueError(f"max_new_tokens {max_new_tokens} came; expected 0 or more")
+        return limits.clamp(max=max_new_tokens)
+
 
 def most_columns(prompt: int, audio: int) -> int:
     """Columns of the cache that a text needs at most, after so many embeddings of each kind."""
     return prompt + audio + audio + EXTRA_TOKENS
-
-
-def text_limits(audio_lengths: Tensor, max_new_tokens: int | None = None) -> Tensor:
-    """The most tokens that each clip's text may have (B,): see `TextDecoder.write`."""
-    limits = audio_lengths + EXTRA_TOKENS
-    if max_new_tokens is None:
-        return limits
-    if max_new_tokens < 0:
-        raise ValueError(f"max_new_tokens {max_new_tokens} came; expected 0 or more")
-    return limits.clamp(max=max_new_tokens)
 
 
 def choose_token(

@@ -63,11 +63,11 @@ class ASRModel(PreTrainedModel):
     def __init__(self, config: ASRConfig, dtype: torch.dtype = torch.float32):
         super().__init__(config)
         whisper, heard = load_frozen("encoder", config.encoder, config.encoder_config, dtype)
-        language_model, read = load_frozen("decoder", config.decoder, config.decoder_config, dtype)
+        llm, read = load_frozen("decoder", config.decoder, config.decoder_config, dtype)
         untrained = [p for p, ok in (("encoder", heard), ("decoder", read)) if not ok]
         tokenizer = load_tokenizer(config.decoder)
         self.encoder = AudioEncoder(whisper, window=config.encoder_padding != "none")
-        self.decoder = TextDecoder(language_model, tokenizer, config.prompt, config.end_token)
+        self.decoder = TextDecoder(llm, tokenizer, config.prompt, config.end_token, config.text)
         self.audio_projector = fresh_projector(config, SEED, self.decoder.some_embeddings())
         self.processor = ASRProcessor.of(config, tokenizer)
         self.post_init()

@@ -18,7 +18,7 @@ ORDER = ("shapes", "device", "audio", "hub", "config", "encoder", "projector", "
 ORDER += ("kv_cache", "model", "processor")
 ROWS = (
     ("demo", "course", "cli"),
-    ("evaluation", "training", "bench"),
+    ("evaluation", "training", "bench", "serve"),
     ("figures", "data", "fast"),
     ("files", "search", "projectors"),
 )
@@ -139,10 +139,10 @@ def arrows(axes, where: dict, found: Counter) -> None:
 def draw() -> tuple[Figure, str]:
     """The figure, and what it shows in words."""
     found, taken = modules(), imports()
-    figure = Figure(figsize=(11.5, 7.6), dpi=110)
+    figure = Figure(figsize=(13.6, 7.6), dpi=110)
     FigureCanvasAgg(figure)
     axes = figure.add_axes((0.01, 0.01, 0.98, 0.98))
-    axes.set(xlim=(-0.4, 16.1), ylim=(-0.1, 11.1))
+    axes.set(xlim=(-0.4, 19.2), ylim=(-0.1, 11.1))
     axes.axis("off")
     path_of_the_sound(axes, found)
     where = wings(axes, found)

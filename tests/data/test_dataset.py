@@ -19,8 +19,8 @@ from tiny_asr.data.dataset import (
     Utterance,
     load_data,
     noise_utterances,
-    normalise_transcript,
 )
+from tiny_asr.data.utterance import normalise_transcript
 
 RATE = 16_000
 

@@ -2,10 +2,11 @@
 
 A newcomer sees a result before writing any code, and a script gets JSON. There is no logic here
 that the Python API lacks: a command reads options, calls the package and prints. `train`,
-`evaluate` and `benchmark` are in `training.py`, `import` is in `importing.py`, and what all
-commands share is in `options.py`. Whatever a user can get wrong arrives here as a ValueError and
-leaves as one line on stderr and exit status 2; any other exception is a bug and keeps its
-traceback. The heavy libraries are imported inside the commands, so that help comes at once.
+`evaluate` and `benchmark` are in `training.py`, `import` is in `importing.py`, `serve` in
+`serving.py`, and what all commands share is in `options.py`. Whatever a user can get wrong arrives
+here as a ValueError and leaves as one line on stderr and exit status 2; any other exception is a
+bug and keeps its traceback. The heavy libraries are imported inside the commands, so that help
+comes at once.
 """
 
 import json
@@ -24,6 +25,7 @@ from typing import Annotated
 import typer
 
 from tiny_asr import __version__
+from tiny_asr.cli import serving
 from tiny_asr.cli import training as cli_training
 from tiny_asr.cli.importing import import_
 from tiny_asr.cli.options import (
@@ -321,7 +323,12 @@ def _quieten() -> None:
     sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may know fewer characters
 
 
-for command in (cli_training.train, cli_training.evaluate, cli_training.benchmark):
+for command in (
+    cli_training.train,
+    cli_training.evaluate,
+    cli_training.benchmark,
+    serving.serve,
+):
     app.command()(command)
 app.command("import")(import_)
 

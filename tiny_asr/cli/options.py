@@ -33,6 +33,10 @@ Data = Annotated[
 Split = Annotated[str | None, typer.Option(help="train, dev, ... of a folder or a hub id")]
 AudioColumn = Annotated[str | None, typer.Option(help="where the sound is; audio if not given")]
 TextColumn = Annotated[str | None, typer.Option(help="where the text is; text if not given")]
+Text = Annotated[
+    str | None,
+    typer.Option(help="plain: a-z and digits; written: case, punctuation, any script, as they are"),
+]
 Limit = Annotated[int | None, typer.Option(help="the first so many clips only")]
 BatchSeconds = Annotated[float | None, typer.Option(help="padded seconds of audio in a batch")]
 

@@ -29,6 +29,7 @@ from tiny_asr.cli.options import (
     Limit,
     Model,
     Split,
+    Text,
     TextColumn,
     can_draw,
     check_target,
@@ -78,6 +79,7 @@ def train(
     split: Split = None,
     audio_column: AudioColumn = None,
     text_column: TextColumn = None,
+    text: Text = None,
     model: Model = None,
     encoder: Encoder = None,
     decoder: Decoder = None,
@@ -151,6 +153,10 @@ def evaluate(
     shuffled_audio: Annotated[
         bool, typer.Option("--shuffled-audio", help="control: each clip gets another one's sound")
     ] = False,
+    normaliser: Annotated[
+        str | None,
+        typer.Option(help="english, basic or none; by default english where the text is plain"),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="write the JSON to this file too")] = None,
     batch_seconds: BatchSeconds = 120.0,
     split: Split = None,
@@ -173,17 +179,22 @@ def evaluate(
         raise ValueError(f"--report has charts: {NO_PICTURES}")
     from tqdm import tqdm
 
+    from tiny_asr.config import ASRConfig
     from tiny_asr.data.dataset import load_data, noise_utterances
+    from tiny_asr.evaluation.normalisers import FOR_TEXT, check_normaliser
     from tiny_asr.evaluation.score import Result, check_baseline
     from tiny_asr.evaluation.score import evaluate as measure
 
     reference = None if baseline is None else Result.from_json(baseline)
-    columns = {"audio_column": audio_column, "text_column": text_column}
+    text = ASRConfig.from_pretrained(model, encoder=encoder, decoder=decoder).text
+    normaliser = check_normaliser(normaliser or FOR_TEXT[text])
+    columns = {"audio_column": audio_column, "text_column": text_column, "text": text}
     load = noise_utterances if no_speech else load_data
     clips = load(data, split=split, limit=limit, max_seconds=None, **columns)
     if reference is not None:
         texts = {clip.id: clip.text for clip in clips}
-        check_baseline(texts, reference, left_out=sum(reference.dropped.values()))
+        left_out = sum(reference.dropped.values())
+        check_baseline(texts, reference, left_out, normaliser)
     aside = partial(print, file=sys.stderr if as_json else sys.stdout)
     noise = [] if noise_data is None else noise_utterances(noise_data).load_all(aside)
     recogniser, _ = load_model(model, encoder, decoder, device, dtype)
@@ -195,6 +206,7 @@ def evaluate(
             shuffled_audio=shuffled_audio,
             noise=noise,
             snr_db=snr_db,
+            normaliser=normaliser,
             progress=lambda done, total: bar.update(done - bar.n),
             beams=beams,
             hints=words_of(hints),
@@ -226,6 +238,7 @@ def _interval(rate: "Rate | Comparison", form: str = ".1f") -> str:
 
 def _table(result: "Result", untrained: tuple[str, ...]) -> str:
     """A result for a terminal of 80 columns."""
+    from tiny_asr.evaluation.normalisers import is_unspaced
     from tiny_asr.evaluation.score import percent
 
     r, words = result, max(1, result.words)
@@ -253,6 +266,8 @@ def _table(result: "Result", untrained: tuple[str, ...]) -> str:
         lines.insert(1, ("", "control: every clip had another one's sound"))
     if r.beams != 1 or r.hints:
         lines.insert(1, ("", f"beams: {r.beams}, hints: {r.hints}"))
+    if is_unspaced([row.reference for row in r.rows]):
+        lines.insert(2, ("", "no spaces between words: each character counts as one"))
     for name, values in r.groups.items():
         rates = {value: group.wer if r.words else group.empty for value, group in values.items()}
         known = [value for value, rate in rates.items() if rate.value is not None]

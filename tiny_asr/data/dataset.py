@@ -25,9 +25,9 @@ from tiny_asr.data.utterance import (
     BadClip,
     Utterance,
     check_pace,
-    normalise_transcript,
     stated_seconds,
     target_of,
+    text_of,
 )
 from tiny_asr.shapes import MAX_SECONDS
 
@@ -66,7 +66,7 @@ class SpeechData(Sequence[Utterance]):
         if not self._utterances:
             raise ValueError(
                 f"{name} has no usable clip ({self._reasons() or 'it has no rows'}); expected at "
-                "least one: check the audio and text columns"
+                f"least one: {_advice(self.dropped)}"
             )
 
     def __len__(self) -> int:
@@ -139,6 +139,7 @@ def load_data(
     limit: int | None = None,
     require_text: bool = True,
     max_seconds: float | None = MAX_SECONDS,
+    text: str = "plain",
 ) -> SpeechData:
     """Read a data set; its audio stays encoded (20 h of Opus take about 300 MB).
 
@@ -154,6 +155,7 @@ def load_data(
         require_text: leave out clips without text, and warn of those whose text can't be what was
             said in them; if False, the text column may be missing.
         max_seconds: leave out longer clips; None keeps them, for `evaluate`.
+        text: `plain` or `written`: what the targets keep of the transcripts; see `target_of`.
     Raises ValueError for a source that can't be found or read, and if no clip is kept.
     """
     if limit is not None and limit < 1:
@@ -163,17 +165,16 @@ def load_data(
     utterances, dropped, first = [], Counter(), {}
     rows = chain.from_iterable(read_rows(one, split, columns) for one in sources)
     for number, row in enumerate(rows):
-        text = row.get(text_column)
-        if not isinstance(text, str | None):
+        said = row.get(text_column)
+        if not isinstance(said, str | None):
             raise ValueError(
-                f"column {text_column!r} holds {type(text).__name__}; expected text: name another"
+                f"column {text_column!r} holds {type(said).__name__}; expected text: name another"
             )
         name = row.get("id")
         name = str(number if name is None else name)
         try:
-            target = (
-                target_of(text or "", name) if require_text else normalise_transcript(text or "")
-            )
+            said = said or ""
+            target = target_of(said, name, text) if require_text else text_of(said, text)
             seconds = stated_seconds(row[audio_column], row.get("seconds"), name)
             if max_seconds is not None and seconds > max_seconds:
                 raise BadClip(TOO_LONG, f"clip {name!r} lasts {seconds:.2f} s")
@@ -197,6 +198,13 @@ def load_data(
         count = f"{dropped[reason]} left out for {reason}"
         warnings.warn(f"{title}: {count}, the first is {bad}", stacklevel=2)
     return SpeechData(utterances, dropped, title)
+
+
+def _advice(dropped: Counter) -> str:
+    """What to do where no clip is left."""
+    if UNWRITABLE in dropped:
+        return "keep the text as it is written with --text written, or write it as it is spoken"
+    return "check the audio and text columns"
 
 
 def noise_utterances(source: str | Path | Sequence[str | Path], **options) -> SpeechData:

@@ -23,6 +23,7 @@ from tiny_asr.shapes import MAX_SECONDS, SAMPLE_RATE
 NO_TEXT, TOO_LONG = "no text", f"longer than {MAX_SECONDS} s"
 WRONG_LENGTH = "length unlike its `seconds`"
 UNWRITABLE = "letters or symbols that a target can't hold"
+TEXTS = ("plain", "written")  # what a checkpoint may be trained to write; see `target_of`
 TOO_MUCH, TOO_LITTLE = "text too long for its clip", "text too short for its clip"
 # Characters a second: 5700 read and spontaneous clips have 1.5 to 22. Beside them, short clips may
 # be cut close, and long ones begin or end with quiet.
@@ -63,7 +64,7 @@ class Utterance:
     """One clip, still encoded.
 
     id: unique in its data set; names the clip in caches and seeds its augmentation.
-    text: the target, as `normalise_transcript` gives it; empty where nobody speaks.
+    text: the target, as `target_of` gives it; empty where nobody speaks.
     seconds: its duration as the data set or the file's header states it.
     groups: `{field: value}` of the columns in GROUP_COLUMNS, for a WER by speaker, voice, ...
     audio: the encoded file, where it lies, or a stretch of one.
@@ -113,7 +114,7 @@ class Utterance:
 
 
 def normalise_transcript(text: str) -> str:
-    """The training target of a transcript: lower-case a-z, digits, apostrophes inside words.
+    """The plain training target of a transcript: lower-case a-z, digits, apostrophes inside words.
 
     Accents are folded, `&` and `%` spelled out, `1,000` becomes `1000` and `3.5` `3 point 5`; all
     other punctuation becomes a space. Not the normaliser of the evaluation, which maps different
@@ -128,25 +129,56 @@ def normalise_transcript(text: str) -> str:
     return " ".join(text.split())
 
 
-def target_of(text: str, name: str) -> str:
-    """`normalise_transcript`; BadClip if nothing is left, or something is lost that is spoken.
+def as_written(text: str) -> str:
+    """A transcript with its case, punctuation, digits and script: NFC, single spaces."""
+    return " ".join(unicodedata.normalize("NFC", text).split())
 
-    Lost would be other scripts, and symbols: `$5` is not said "5", nor `1/2` "1 2".
+
+def text_of(text: str, style: str = "plain") -> str:
+    """A transcript as a checkpoint writes it: `plain` or `written`, see `ASRConfig.text`."""
+    if style not in TEXTS:
+        raise ValueError(f"text={style!r} came; expected one of {', '.join(TEXTS)}")
+    return as_written(text) if style == "written" else normalise_transcript(text)
+
+
+def target_of(text: str, name: str, style: str = "plain") -> str:
+    """`text_of`; BadClip if nothing is left, or something is lost that is spoken.
+
+    Args:
+        name: of the clip, for messages.
     """
-    target, rest = normalise_transcript(text), re.sub(r"(?<=\d) ?%", "", text)
+    target = text_of(text, style)
+    if lost := _broken(target) if style == "written" else _lost(text):
+        what = f"clip {name!r}, whose text {text!r:.60} holds {' '.join(sorted(lost))}"
+        expected = "a-z, digits and punctuation: write it as it is spoken, or keep it as it is"
+        expected += " written (--text written)"
+        if style == "written":
+            expected = "letters: was it read in a wrong encoding?"
+        raise BadClip(UNWRITABLE, f"{what}; expected {expected}")
+    if not target:
+        raise BadClip(NO_TEXT, f"clip {name!r} has no text")
+    return target
+
+
+def _broken(text: str) -> set[str]:
+    """What is no text: signs of a wrong encoding, control characters."""
+    kinds = {c: unicodedata.category(c) for c in text}
+    return {ascii(c) for c, kind in kinds.items() if kind in ("Cc", "Cn", "Cs") or c == "\ufffd"}
+
+
+def _lost(text: str) -> set[str]:
+    """What a plain target would lose although it is spoken.
+
+    That is other scripts, and symbols: `$5` is not said "5", nor `1/2` "1 2".
+    """
+    rest = re.sub(r"(?<=\d) ?%", "", text)
     lost = set(re.findall(r"[%@#§ªº]|(?<![\w.,])-(?=\d)|(?<=\d)/(?=\d)", rest))
     for character in set(rest) - set("&`\u00b4"):
         kind = unicodedata.category(character)
         letter = kind[0] in "LN" and ord(character) not in SPELLED_OUT
         if kind[0] == "S" or kind == "No" or (letter and not normalise_transcript(character)):
             lost.add(character)
-    if lost:
-        what = f"clip {name!r}, whose text {text!r:.60} holds {' '.join(sorted(lost))}"
-        expected = "a-z, digits and punctuation: write it as it is spoken"
-        raise BadClip(UNWRITABLE, f"{what}; expected {expected}")
-    if not target:
-        raise BadClip(NO_TEXT, f"clip {name!r} has no text")
-    return target
+    return lost
 
 
 def check_pace(target: str, seconds: float, name: str) -> None:

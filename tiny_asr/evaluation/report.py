@@ -10,6 +10,7 @@ looks is in `report.html.jinja`; here are its charts and its sound.
 import io
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import jinja2
@@ -19,7 +20,16 @@ import soundfile
 import torch
 from matplotlib.figure import Figure
 
-from tiny_asr.evaluation.score import Group, Rate, Result, Row, align, paired_bootstrap, percent
+from tiny_asr.evaluation.score import (
+    Group,
+    Rate,
+    Result,
+    Row,
+    align,
+    normaliser_of,
+    paired_bootstrap,
+    percent,
+)
 from tiny_asr.shapes import SAMPLE_RATE
 
 AUDIO_BYTES = 3_300_000  # of MP3 in all: base64 adds a third, and the whole file stays under 5 MB
@@ -74,7 +84,7 @@ def write_report(
         groups=[_group(name, values) for name, values in result.groups.items()],
         clips=list(_with_sound(worst, audio)),
         wrong=len(wrong),
-        align=align,
+        align=partial(align, normaliser=normaliser_of(result)),
         max_words=MAX_WORDS,
     )
     try:  # half of a surrogate pair, which a broken decoder can emit, has no UTF-8

@@ -15,6 +15,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -22,32 +23,20 @@ from typing import TYPE_CHECKING, Self
 import jiwer
 import numpy as np
 import torch
-from whisper_normalizer.english import EnglishTextNormalizer
 
 from tiny_asr.data.augment import Augment, AugmentConfig
 from tiny_asr.data.batches import Loader, make_batches
 from tiny_asr.data.dataset import SpeechData
 from tiny_asr.data.utterance import BadClip, Utterance
+from tiny_asr.evaluation.normalisers import NAMES, characters, check_normaliser, normalise
 from tiny_asr.shapes import MAX_SAMPLES, MAX_SECONDS, SAMPLE_RATE
 
 if TYPE_CHECKING:  # transformers takes seconds to import, and scoring texts does not need it
     from tiny_asr.model import ASRModel
 
-NORMALIZER = "whisper-english"
 RESAMPLES = 1000  # of the bootstrap
 LENGTH_BOUNDS = (2, 5, 10, 20)  # seconds; a clip of exactly 5 s belongs to "5-10 s"
 LENGTH_NAMES = ("<2 s", "2-5 s", "5-10 s", "10-20 s", "20+ s")
-
-_whisper_normalizer = EnglishTextNormalizer()
-
-
-def normalise(text: str) -> str:
-    """Whisper's English normaliser: case, punctuation, spelling, contractions, numbers levelled.
-
-    For scoring only, on references and hypotheses alike; training targets never see it.
-    Source: `whisper/normalizers/english.py` of openai/whisper, with its spelling table.
-    """
-    return _whisper_normalizer(text)
 
 
 @dataclass(frozen=True)
@@ -172,6 +161,7 @@ def evaluate(
     shuffled_audio: bool = False,
     noise: Sequence[torch.Tensor] = (),
     snr_db: float | None = None,
+    normaliser: str = "english",
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
     beams: int = 1,
@@ -188,15 +178,17 @@ def evaluate(
         noise: waveforms (S,) at 16 kHz. If `snr_db` is given, a stretch of one of them, drawn from
             the seed and the clip's id, is mixed into each clip at that signal-to-noise ratio; so
             it is the same stretch at every ratio. Digital silence among them is left out.
+        normaliser: see `normalise`; `FOR_TEXT` has what goes with a model's text.
         progress: called with clips done and clips in all, after each batch.
         beams, hints: see `ASRModel.transcribe`.
     """
     if limit is not None and limit < 1:
         raise ValueError(f"limit={limit} came; expected at least 1, or None for all clips")
+    check_normaliser(normaliser)
     items = list(dataset)[:limit]
     places = list(range(len(items)))
     if shuffled_audio:
-        places = derangement([normalise(item.text) for item in items], seed)
+        places = derangement([normalise(item.text, normaliser) for item in items], seed)
     if places is None:
         raise ValueError("can't shuffle: over half of the clips have the same text; take more")
     mixer = None
@@ -225,7 +217,8 @@ def evaluate(
         if items[place].id in texts
     ]
     dtype = str(model.dtype).removeprefix("torch.")
-    result = score(rows, seconds_elapsed=elapsed, device=device, dtype=dtype, seed=seed)
+    about = {"device": device, "dtype": dtype, "normaliser": normaliser, "seed": seed}
+    result = score(rows, seconds_elapsed=elapsed, **about)
     about = {"shuffled_audio": shuffled_audio, "dropped": dict(dataset.dropped)}
     about |= {"beams": beams, "hints": len(hints)}
     return replace(result, batch_seconds=batch_seconds, noise_snr_db=snr_db, **about)
@@ -269,6 +262,7 @@ def score(
     seconds_elapsed: float | None,
     device: str,
     dtype: str,
+    normaliser: str = "english",
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> Result:
@@ -281,6 +275,7 @@ def score(
     Args:
         rows: at least one, each id once.
         seconds_elapsed: wall time of the transcription, for the RTFx; None if it was not timed.
+        normaliser: see `normalise`, which also says what a word is where there are no spaces.
         seed, resamples: of the bootstrap.
     """
     twice = sorted(i for i, count in Counter(row.id for row in rows).items() if count > 1)
@@ -288,8 +283,8 @@ def score(
         raise ValueError(
             f"{len(rows)} rows came, {_some(twice)} twice; expected at least one, and each id once"
         )
-    references = [normalise(row.reference) for row in rows]
-    hypotheses = [normalise(row.hypothesis) for row in rows]
+    references = [normalise(row.reference, normaliser) for row in rows]
+    hypotheses = [normalise(row.hypothesis, normaliser) for row in rows]
     edits = _edits(references, hypotheses)  # (rows, 3): S, D, I
     errors = edits.sum(axis=1)
     words = np.array([len(text.split()) for text in references])
@@ -315,7 +310,7 @@ def score(
     return Result(
         **measured(slice(None)),
         wer_shuffled=float(strangers.sum() / words.sum()) if swap else None,
-        cer=jiwer.process_characters(references, hypotheses).cer if words.any() else None,
+        cer=_cer(references, hypotheses) if words.any() else None,
         substitutions=int(edits[:, 0].sum()),
         deletions=int(edits[:, 1].sum()),
         insertions=int(edits[:, 2].sum()),
@@ -323,7 +318,7 @@ def score(
         rtfx=sum(row.seconds for row in rows) / seconds_elapsed if seconds_elapsed else None,
         device=device,
         dtype=dtype,
-        normalizer=NORMALIZER,
+        normalizer=NAMES[normaliser],
         groups={
             name: {value: Group(**measured(i)) for value, i in values.items()}
             for name, values in members.items()
@@ -342,7 +337,7 @@ def paired_bootstrap(result: Result, baseline: Result, *, seed: int = 0) -> Comp
     evaluation" (2004). ValueError if ids, their references or the normalisers differ.
     """
     references = {row.id: row.reference for row in result.rows}
-    check_baseline(references, baseline, normalizer=result.normalizer)
+    check_baseline(references, baseline, normaliser=normaliser_of(result))
     theirs = {row.id: row.errors for row in baseline.rows}
     words = np.array([row.words for row in result.rows])
     errors = np.array([(row.errors, theirs[row.id]) for row in result.rows])
@@ -357,17 +352,19 @@ def paired_bootstrap(result: Result, baseline: Result, *, seed: int = 0) -> Comp
 
 
 def check_baseline(
-    references: dict[str, str], baseline: Result, left_out: int = 0, normalizer: str = NORMALIZER
+    references: dict[str, str], baseline: Result, left_out: int = 0, normaliser: str = "english"
 ) -> None:
     """Refuse, with a ValueError, a baseline that was measured on other rows than these.
 
     Args:
         references: id -> text of the clips that are, or will be, measured.
         left_out: so many of them may not be in the baseline, because they can't be decoded.
+        normaliser: that they are measured with.
     """
+    normalizer, level = NAMES[normaliser], partial(normalise, normaliser=normaliser)
     theirs = {row.id: row.reference for row in baseline.rows}
     here, there = references.keys() - theirs.keys(), theirs.keys() - references.keys()
-    differ = [i for i in theirs.keys() - there if normalise(theirs[i]) != normalise(references[i])]
+    differ = [i for i in theirs.keys() - there if level(theirs[i]) != level(references[i])]
     if len(here) > left_out or there or differ or normalizer != baseline.normalizer:
         raise ValueError(
             f"the baseline was not measured on the same rows: {_some(here)} only here, "
@@ -396,12 +393,25 @@ def percent(rate: float | None) -> str:
     return "n/a" if rate is None else f"{100 * rate:.1f} %"
 
 
-def align(reference: str, hypothesis: str) -> list[tuple[str, str, str]]:
+def normaliser_of(result: Result) -> str:
+    """The normaliser of a result by the name that `normalise` takes; ValueError if unknown."""
+    for normaliser, name in NAMES.items():
+        if name == result.normalizer:
+            return normaliser
+    raise ValueError(
+        f"the result was normalised by {result.normalizer!r}; expected {', '.join(NAMES.values())}"
+    )
+
+
+def align(
+    reference: str, hypothesis: str, normaliser: str = "english"
+) -> list[tuple[str, str, str]]:
     """The word alignment behind the error count: `(op, reference word, hypothesis word)`.
 
     op is `equal`, `substitute`, `delete` or `insert`; the side that has no word is "".
     """
-    output = jiwer.process_words(normalise(reference), normalise(hypothesis))
+    said, heard = normalise(reference, normaliser), normalise(hypothesis, normaliser)
+    output = jiwer.process_words(said, heard)
     pairs = []
     for chunk in output.alignments[0]:
         said = output.references[0][chunk.ref_start_idx : chunk.ref_end_idx]
@@ -436,6 +446,11 @@ def _edits(references: list[str], hypotheses: list[str]) -> np.ndarray:
                 size = max(c.ref_end_idx - c.ref_start_idx, c.hyp_end_idx - c.hyp_start_idx)
                 counts[row, column[c.type]] += size
     return counts
+
+
+def _cer(references: list[str], hypotheses: list[str]) -> float:
+    said, heard = (list(map(characters, texts)) for texts in (references, hypotheses))
+    return jiwer.process_characters(said, heard).cer
 
 
 def _wer(errors: np.ndarray, words: np.ndarray, seed: int, resamples: int) -> Rate:

@@ -28,6 +28,7 @@ ENDLESS = 0x7FFF0000  # a claim of so many bytes or more is what programs write 
 BY_FFMPEG = re.compile(rb"....ftyp|\x1aE\xdf\xa3|#!AMR|\xff[\xf1\xf9]", re.DOTALL)
 XING = re.compile(rb"(?:Xing|Info)\0\0\0[\x03\x07\x0b\x0f](.{4})(.{4})", re.DOTALL)
 EMPTY, UNREADABLE, TORN = "empty audio", "unreadable audio", "torn file"
+LENGTHY = "too long"
 
 
 class AudioError(ValueError):
@@ -52,6 +53,16 @@ class Sound:
     blocks: Iterator[np.ndarray]
     seconds: float | None = None
     doubts: list[AudioError] = field(default_factory=list)
+
+    def at_most(self, seconds: float) -> Iterator[np.ndarray]:
+        """The blocks; AudioError as soon as they last longer: 25 MB may hold days of silence."""
+        samples = 0
+        for block in self.blocks:
+            samples += len(block)
+            if samples > seconds * self.rate:
+                what = f"{self.name} lasts over {seconds:g} s; expected at most so much"
+                raise AudioError(LENGTHY, f"{what}: cut it into shorter files")
+            yield block
 
     def doubt_length(self, missing: float | None) -> None:
         """Note that the file ended `missing` seconds too early; None if nobody knows how many."""

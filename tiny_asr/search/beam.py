@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from tiny_asr.decoder import TextDecoder, text_limits
+from tiny_asr.decoder import TextDecoder
 from tiny_asr.device import send
 from tiny_asr.kv_cache import KVCache
 from tiny_asr.search.hints import Hints
@@ -70,7 +70,7 @@ def beam_search(
     """
     if not 1 <= beams <= MOST_BEAMS:
         raise ValueError(f"beams {beams} came; expected 1 (greedy) to {MOST_BEAMS}")
-    limits = text_limits(audio_lengths, max_new_tokens)
+    limits = decoder.text_limits(audio_lengths, max_new_tokens)
     most, clips = max(0, int(limits.max())), len(limits)
     spliced = decoder.splice(audio_embeddings, audio_lengths)
     prompts, width = decoder.prompt_length + audio_lengths, spliced.mask.shape[1]

@@ -28,6 +28,7 @@ class TrainingSettings:
     projector: another kind of projector than the model's (see `PROJECTORS`), which begins fresh.
     fresh: begin with a fresh projector even where the model has a trained one.
     data, split, audio_column, text_column: what to train on; see `load_data`.
+    text: `plain` or `written`, what the model learns to write (see `ASRConfig`); None: as it does.
     limit: the first so many clips only.
     eval_data, eval_split, eval_limit: what to choose the best model by.
     noise_data, noise_fraction: clips in which nobody speaks, and their share of an epoch (0.04).
@@ -56,6 +57,7 @@ class TrainingSettings:
     split: str | None = None
     audio_column: str = "audio"
     text_column: str = "text"
+    text: str | None = None
     limit: int | None = _setting(None, 1)
     eval_data: str | list | None = None
     eval_split: str | None = None

@@ -32,6 +32,7 @@ from tiny_asr.data.batches import Batch, Loader, make_batches
 from tiny_asr.data.dataset import load_data, noise_utterances
 from tiny_asr.decoder import token_loss
 from tiny_asr.device import choose_device, send
+from tiny_asr.evaluation.normalisers import FOR_TEXT
 from tiny_asr.evaluation.score import evaluate
 from tiny_asr.fast.activations import make_it_fit
 from tiny_asr.fast.compiling import compile_layers
@@ -50,6 +51,7 @@ from tiny_asr.training.checkpoint import (
 )
 from tiny_asr.training.log import NOT_LEARNING, Interval, append_log, hardly_falling, progress_line
 from tiny_asr.training.settings import TrainingSettings, learning_rate_at
+from tiny_asr.training.texts import lost_by_tokenizer
 
 MAX_SKIPPED_IN_A_ROW = 10
 # Others wait while the main process evaluates or fills a cache, longer than the usual 10 minutes.
@@ -97,6 +99,7 @@ class Trainer:
         if model is None:
             config = ASRConfig.from_pretrained(s.model, encoder=s.encoder, decoder=s.decoder)
             config = config.with_parts(projector=s.projector)
+            config.text = s.text or config.text
             place = {"dtype": self.dtype, "device": self.device}
             model = ASRModel.from_pretrained(s.model, config=config, **place)
         self.model = model
@@ -126,12 +129,21 @@ class Trainer:
 
     def _load_data(self) -> None:
         s = self.settings
-        columns = {"audio_column": s.audio_column, "text_column": s.text_column}
+        style = self.model.config.text
+        if s.text not in (None, style):
+            raise ValueError(
+                f"text={s.text!r} came with a model that writes {style!r}; expected the same: "
+                "set the model's config.text before it is loaded"
+            )
+        columns = {"audio_column": s.audio_column, "text_column": s.text_column, "text": style}
         self.data = load_data(s.data, split=s.split, limit=s.limit, **columns)
         noise = [] if s.noise_data is None else noise_utterances(s.noise_data)
         if noise:
             self.data = self.data.with_noise(noise, s.noise_fraction)
         self.say(self.data.summary())
+        texts = (clip.text for clip in self.data if style == "written")
+        if lost := lost_by_tokenizer(self.model.processor, texts):
+            self.say(lost)
         self.dropped = self.data.dropped.total()
         added = noise.load_all(self.say) if noise and s.augment.noise_probability > 0 else []
         self.augment = Augment(s.augment, seed=s.seed, noise=added)
@@ -352,7 +364,8 @@ class Trainer:
         if self.accelerator.is_main_process:
             if evaluate_now and self.eval_data is not None:
                 limit = self.settings.eval_limit
-                row["wer"] = evaluate(self.model, self.eval_data, limit=limit).wer.value
+                how = {"limit": limit, "normaliser": FOR_TEXT[self.model.config.text]}
+                row["wer"] = evaluate(self.model, self.eval_data, **how).wer.value
                 wer = math.inf if row["wer"] is None else row["wer"]  # no word in any transcript
                 if state.best is None or wer < state.best:
                     state.best = wer

@@ -1,0 +1,1 @@
+"""An HTTP server that transcribes, in the shape of OpenAI's endpoint."""
