@@ -18,7 +18,7 @@ from tiny_asr import ASRModel, sample_clip
 from tiny_asr.demo.page import serve
 from tiny_asr.shapes import CONTRACT
 
-HEARD = "she listens to the sea and its waves turning towards"
+HEARD = "she listens to the sea and its waves turn into words"
 WAIT_MS = 30_000
 # Keeps every text that the transcript shows, for a test to read later.
 WATCH = """() => {
@@ -139,7 +139,7 @@ def test_a_voice_becomes_text_word_by_word(page, shots):
     seen = shapes(page)
     assert list(seen) == [stage for stage in CONTRACT if stage != "text_logits"]
     samples = int(seen["waveform"].split()[-1])
-    # The sentence lasts 2.98 s; where it is quiet for long afterwards, that is left out.
+    # The sentence lasts 2.99 s; where it is quiet for long afterwards, that is left out.
     assert 2.9 < samples / 16_000 < SPEAKING_SECONDS + 2
     assert seen["log_mel"] == f"1 x 80 x {samples // 160}"
     page.screenshot(path=shots / "demo_voice.png", full_page=True)
