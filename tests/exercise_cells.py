@@ -30,10 +30,21 @@ EXERCISES = [key for path in NOTEBOOKS.values() for key in tagged(path, "exercis
 @cache
 def wrong_answers(lesson: str) -> list[tuple[str, str, str]]:
     """(ID, what the check must say, code) of each wrong answer to a notebook's exercises."""
-    file = REPOSITORY / "tests/course/wrong_answers" / f"lesson_{lesson}.py"
+    return [(*map(str.strip, head.split("|")), code) for head, code in answers("wrong", lesson)]
+
+
+def right_answers(lesson: str) -> list[tuple[str, str]]:
+    """(ID, code) of right answers that are written otherwise than the solution."""
+    return [(head.strip(), code) for head, code in answers("right", lesson)]
+
+
+def answers(kind: str, lesson: str) -> list[list[str]]:
+    """What follows `# %% ` and the code below it, of each cell of a file; none without a file."""
+    file = REPOSITORY / f"tests/course/{kind}_answers" / f"lesson_{lesson}.py"
+    if not file.exists():
+        return []
     _, *parts = re.split(r"^# %% ", file.read_text(encoding="utf-8"), flags=re.MULTILINE)
-    heads = [part.split("\n", 1) for part in parts]
-    return [(*map(str.strip, head.split("|")), code) for head, code in heads]
+    return [part.split("\n", 1) for part in parts]
 
 
 def solution(identifier: str) -> str:

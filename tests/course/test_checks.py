@@ -157,11 +157,10 @@ QUESTION = Question("Is <b> bold?", {"no": "It is.", "yes & so on": "So it is."}
 
 
 def test_a_quiz_answers_each_choice_at_once():
-    first, second = Quiz([QUESTION, QUESTION]).children
-    ask, *options, reply = first.children
+    _, first, second = Quiz([QUESTION, QUESTION]).children
+    ask, *buttons, reply = first.children
     assert "Is &lt;b&gt; bold?" in ask.value and reply.value == ""
-    buttons = [row.children[0] for row in options]
-    assert [row.children[1].value for row in options] == ["no", "yes &amp; so on"]
+    assert [button.description for button in buttons] == ["a) no", "b) yes & so on"]
     buttons[0].click()
     assert "✗ Not quite. It is." in reply.value and buttons[0].button_style == "danger"
     buttons[1].click()

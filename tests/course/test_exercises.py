@@ -4,6 +4,7 @@ An exercise is three cells in a row, known by their tags: `exercise:ID`, a stub 
 in; `check:ID`, which judges it; `solution:ID`, a Markdown cell with the solution folded away. Wrong
 answers lie in `wrong_answers/lesson_NN.py`, in cells that begin `# %% ID | what the check says`.
 They run in a namespace with the notebook's imports and nothing else, so an exercise stands alone.
+Right ones that are written otherwise than the solution lie in `right_answers`, headed `# %% ID`.
 """
 
 import ast
@@ -11,12 +12,14 @@ import re
 from pathlib import Path
 
 import pytest
-from exercise_cells import EXERCISES, NOTEBOOKS, cells_of, solution, tagged, wrong_answers
+from exercise_cells import EXERCISES, NOTEBOOKS, cells_of, right_answers, solution, tagged, wrong_answers
 
 from tiny_asr.course.quiz import questions
 
-FEWEST = 4  # exercises of a notebook, where it has any
+FEWEST, MOST = 4, 5  # exercises of a notebook, where it has any
+WAITING = {"00", "01", "02", "03", "04", "05", "06"}  # lessons not reworked yet: one hint, or more
 WRONG = [answer for lesson in NOTEBOOKS for answer in wrong_answers(lesson)]
+RIGHT = [answer for lesson in NOTEBOOKS for answer in right_answers(lesson)]
 
 
 def imports(path: Path) -> str:
@@ -42,7 +45,7 @@ def judged(identifier: str, code: str, capsys) -> str:
 @pytest.mark.parametrize("lesson", NOTEBOOKS)
 def test_a_notebook_has_exercises_a_quiz_and_a_box_for_instructors(lesson):
     path = NOTEBOOKS[lesson]
-    assert len(tagged(path, "exercise")) >= FEWEST
+    assert FEWEST <= len(tagged(path, "exercise")) <= MOST or lesson in WAITING
     assert len([c for c in cells_of(path) if "quiz" in c.metadata.get("tags", ())]) == 1
     assert len([c for c in cells_of(path) if "instructor" in c.metadata.get("tags", ())]) == 1
     assert all(key.startswith(f"{lesson}-") for key in tagged(path, "exercise"))
@@ -57,6 +60,8 @@ def test_an_exercise_is_its_task_stub_check_and_solution(identifier):
     task = cells_of(path)[place - 1]
     assert task.cell_type == "markdown" and "<summary>Hint</summary>" in task.source
     assert re.search(r"\*\d+ minutes? · (easy|medium|hard)\*", task.source)
+    # the first hint says where to look, the second, folded inside it, how
+    assert task.source.count("<details>") == 2 or identifier[:2] in WAITING
 
 
 @pytest.mark.parametrize("identifier", EXERCISES)
@@ -71,6 +76,11 @@ def test_a_stub_is_not_attempted_and_the_notebook_shows_that(identifier, capsys)
 @pytest.mark.parametrize("identifier", EXERCISES)
 def test_a_solution_passes(identifier, capsys):
     assert judged(identifier, solution(identifier), capsys).startswith(f"✓ {identifier}: right.")
+
+
+@pytest.mark.parametrize(("identifier", "code"), RIGHT)
+def test_a_right_answer_passes_however_it_is_written(identifier, code, capsys):
+    assert judged(identifier, code, capsys).startswith(f"✓ {identifier}: right.")
 
 
 @pytest.mark.parametrize(("identifier", "said", "code"), WRONG)

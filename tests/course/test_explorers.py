@@ -103,7 +103,7 @@ def test_an_explorer_is_one_stable_line_of_text_where_nothing_runs(model, trace)
         lambda: widgets.explore_time(trace),
         lambda: widgets.explore_rate(model, noise(1.77), 14),
     ):
-        lines = [make()._repr_mimebundle_()["text/plain"] for _ in range(2)]
+        lines = [make()._repr_mimebundle_()[0]["text/plain"] for _ in range(2)]
         assert lines[0] == lines[1]
         assert lines[0].startswith("explore_") and "slider" in lines[0]
         assert not lines[0].endswith("…"), "too long: ipywidgets cut it"

@@ -94,7 +94,7 @@ def test_explore_mel_follows_its_sliders(clip):
     bands.value, window.value = 8, 64
     assert words.value.startswith("8 bands up to 8000 Hz from windows of 64 ms: 800 numbers")
     assert words.value in image.value and bytes(sound.value) != before
-    assert repr(explorer) == explorer._repr_mimebundle_()["text/plain"]
+    assert repr(explorer) == explorer._repr_mimebundle_()[0]["text/plain"]
 
 
 def test_figures_say_what_they_show(clip):

@@ -1,10 +1,9 @@
-"""The interactive parts of the notebooks, each beside a figure that stands still.
+"""The interactive parts of the notebooks, each of which also stands still.
 
 A slider invites a question that a picture cannot be asked: where is this instant in all the stages?
 What if one audio embedding held more frames? But notebooks are also read where nothing runs: on
-GitHub, on paper, with a screen reader. So each explorer only redraws a figure that can be shown on
-its own, such as `instant` or `rate_view`; its image has an alt text, and where nothing runs a
-sentence stands in its place.
+GitHub, on paper, with a screen reader. So each explorer redraws a figure that has an alt text, and
+where nothing runs that figure stands in its place, as it is at first.
 """
 
 from collections.abc import Callable
@@ -49,6 +48,7 @@ class Explorer(VBox):
 
     def __init__(self, name: str, *sliders, draw: Callable, explain: Callable, sound=None):
         words, image = HTML(), HTML()
+        self.still = draw(*(slider.value for slider in sliders))
         player = Player(format="mp3", autoplay=False, loop=False) if sound else None
 
         def update(_=None) -> None:
@@ -70,6 +70,10 @@ class Explorer(VBox):
         # What GitHub shows, and what nbval compares: no ids, no bytes of a picture.
         count = "a slider" if len(self.sliders) == 1 else f"{len(self.sliders)} sliders"
         return f"{self.name}: {count}, in a running notebook; the figure beside it stands still"
+
+    def _repr_mimebundle_(self, **kwargs) -> tuple[dict, dict]:
+        picture, about = self.still._repr_mimebundle_()
+        return picture | super()._repr_mimebundle_(**kwargs), about
 
 
 # Where is this instant? --------------------------------------------------------------------------

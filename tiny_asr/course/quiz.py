@@ -1,6 +1,6 @@
 """A quiz that answers at once, and reads well where nothing runs.
 
-In a running notebook each option has a button (Tab moves to it, Space presses it), and every choice
+In a running notebook each option is a button (Tab moves to it, Space presses it), and every choice
 is answered with a sentence: a wrong one says what speaks against it. On GitHub and on paper the
 same questions stand there with their answers folded away. Buttons and not radio buttons, because
 JupyterLab takes the arrow keys that these need for itself. The questions are in `quizzes/`.
@@ -12,7 +12,13 @@ from html import escape
 from pathlib import Path
 from string import ascii_lowercase
 
-from ipywidgets import HTML, Button, HBox, Layout, VBox
+from ipywidgets import HTML, Button, Layout, VBox
+
+OPTION = Layout(width="fit-content", max_width="100%", height="auto")
+# A long option takes a second line instead of being cut off.
+STYLE = """<style>
+.tiny-asr-option { white-space: normal; text-align: left; line-height: 1.4; padding: 0.3em 0.8em; }
+</style>"""
 
 
 @dataclass(frozen=True)
@@ -44,26 +50,25 @@ class Quiz(VBox):
     def __init__(self, questions: list[Question]):
         self.questions = questions
         parts = [self._question(*item) for item in enumerate(questions, start=1)]
-        super().__init__(parts, layout=Layout(padding="0 1em"))
+        super().__init__([HTML(STYLE), *parts], layout=Layout(padding="0 1em"))
 
     def _question(self, number: int, question: Question) -> VBox:
         """The question, its options, and the reply, which is empty at first."""
-        buttons, rows, reply = [], [], HTML()
+        reply, buttons = HTML(), {}
 
-        def answer(button: Button) -> None:
-            for each in buttons:
-                each.button_style = ""
-            right = button.description == question.right
-            button.button_style = "success" if right else "danger"
-            words = escape(question.verdict(button.description))
-            reply.value = f'<div role="status">{words}</div>'
+        def answer(pressed: Button) -> None:
+            for letter, button in buttons.items():
+                right = "success" if letter == question.right else "danger"
+                button.button_style = right if button is pressed else ""
+                if button is pressed:
+                    words = escape(question.verdict(letter))
+                    reply.value = f'<div role="status">{words}</div>'
 
         for letter, option, _ in question.lettered():
-            button = Button(description=letter, tooltip=option, layout=Layout(width="3em"))
-            button.on_click(answer)
-            buttons.append(button)
-            rows.append(HBox([button, HTML(escape(option))]))
-        return VBox([HTML(f"<b>{number}. {escape(question.ask)}</b>"), *rows, reply])
+            buttons[letter] = Button(description=f"{letter}) {option}", layout=OPTION)
+            buttons[letter].add_class("tiny-asr-option")
+            buttons[letter].on_click(answer)
+        return VBox([HTML(f"<b>{number}. {escape(question.ask)}</b>"), *buttons.values(), reply])
 
     def __repr__(self) -> str:
         return f"a quiz of {len(self.questions)} questions, in a running notebook"
