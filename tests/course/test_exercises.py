@@ -12,7 +12,15 @@ import re
 from pathlib import Path
 
 import pytest
-from exercise_cells import EXERCISES, NOTEBOOKS, cells_of, right_answers, solution, tagged, wrong_answers
+from exercise_cells import (
+    EXERCISES,
+    NOTEBOOKS,
+    cells_of,
+    right_answers,
+    solution,
+    tagged,
+    wrong_answers,
+)
 
 from tiny_asr.course.quiz import questions
 

@@ -22,6 +22,7 @@ import numpy as np
 LONGEST = 80  # characters of a value in a line
 
 _judges: dict[str, Callable] = {}
+_right: dict[str, object] = {}  # answers that have passed
 
 
 class NotAttempted(Exception):
@@ -61,7 +62,13 @@ def check(identifier: str, answer) -> None:
     except Exception as error:
         print(f"✗ {identifier}: {_stopped(error)}")
     else:
+        _right[identifier] = answer
         print(f"✓ {identifier}: right. {praise or ''}".rstrip())
+
+
+def yours(identifier: str, ours):
+    """The student's answer to an exercise once its check has passed; until then `ours`."""
+    return _right.get(identifier, ours)
 
 
 def lesson_of(identifier: str):

@@ -1,7 +1,7 @@
 """What every lesson begins with: which pair, on which device, and where its runs stay.
 
-    TINY_ASR_PAIR   tiny (the default), small, medium or full
-    TINY_ASR_RUNS   a folder for what is trained (`runs` beside the notebooks)
+TINY_ASR_PAIR   tiny (the default), small, medium or full
+TINY_ASR_RUNS   a folder for what is trained (`runs` beside the notebooks)
 """
 
 import os
