@@ -13,6 +13,7 @@ from tiny_asr.bench.flops import sizes
 from tiny_asr.config import ASRConfig
 from tiny_asr.figures.tables import Table
 from tiny_asr.model import ASRModel
+from tiny_asr.training.log import read_log
 from tiny_asr.training.settings import TrainingSettings
 
 FLOAT32 = 4  # bytes
@@ -63,6 +64,11 @@ def kill_at(step: int, settings: TrainingSettings) -> str:
     if process.returncode == 0 or not said:
         raise RuntimeError(f"the run was not killed at step {step}; it said: {said}")
     return said.splitlines()[-1]
+
+
+def losses_of(settings: TrainingSettings) -> dict[int, float]:
+    """Step -> loss, as a run logged them."""
+    return {int(row["step"]): row["loss"] for row in read_log(Path(settings.out) / "log.csv")}
 
 
 # What the full run costs -------------------------------------------------------------------------
