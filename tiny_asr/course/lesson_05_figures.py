@@ -118,7 +118,7 @@ def case_curves(cases: dict) -> Picture:
     figure, axes = page(3)
     looks = zip(cycle(COLORS), cycle(LINES))
     for (name, case), (color, line) in zip(cases.items(), looks, strict=False):
-        axes.plot(range(1, len(case.losses) + 1), case.losses, line, color=color, label=name)
+        axes.plot(case.losses, linestyle=line, color=color, label=name)
     axes.set(xlabel="steps on the same four clips", ylabel="loss per token", ylim=(0, None))
     axes.set_title("five runs on one batch")
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
