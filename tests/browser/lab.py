@@ -25,7 +25,7 @@ STRIP = 4000  # pixels
 SHORTER = {
     "utterances=2400": "utterances=96",
     "utterances=4 * 32": "utterances=4 * 4",
-    "utterances=800": "utterances=48",
+    "utterances=600": "utterances=48",
     "kept_apart, limit=40": "kept_apart, limit=4",
     "assert ": "assert True or ",
 }

@@ -194,7 +194,7 @@ def broken(mistake: str, model: ASRModel, batches: Batches) -> Case:
 PATIENTS = {"A": "no prompt", "B": "wrong weights", "C": "rate too high", "D": "rate too low"}
 
 
-def patients(model: ASRModel, data: Iterable[Utterance], steps: int = 32) -> dict[str, Case]:
+def patients(model: ASRModel, data: Iterable[Utterance], steps: int = 28) -> dict[str, Case]:
     """Five runs on one batch: a healthy one, and four that have a mistake each."""
     clips = list(data)
     batches = Batches(model, clips, steps * len(clips), seconds=sum(c.seconds for c in clips) + 30)
