@@ -11,8 +11,12 @@ from transformers import WhisperFeatureExtractor
 
 from tiny_asr import ASRConfig, ASRModel, data_dir, load_audio, sample_clip
 from tiny_asr.audio import log_mel, pad_batch
+from tiny_asr.course import lesson_02_ear as ear
+from tiny_asr.course import lesson_02_heads as heads
 from tiny_asr.course import lesson_02_layers as layers
 from tiny_asr.course import lesson_02_probes as probes
+from tiny_asr.course import puzzle
+from tiny_asr.course.checks import check, yours
 from tiny_asr.course.lesson_02_layers import Heard
 from tiny_asr.course.lesson_02_probes import Measured
 from tiny_asr.data.dataset import load_data
@@ -126,7 +130,7 @@ def test_distances_of_maps_whose_distances_are_known():
 
 def test_a_high_tone_hisses_and_a_low_one_does_not():
     sound = torch.cat([tone(200, 0.5), 0.3 * tone(5_000, 0.5), 1e-4 * tone(5_000, 0.5)])
-    found = layers.hissing(sound, 75)
+    found = heads.hissing(sound, 75)
     assert not found[:24].any() and found[26:49].all() and not found[51:].any()
 
 
@@ -135,7 +139,7 @@ def test_hiss_for_hiss_is_1_by_chance_and_at_most_the_inverse_of_its_share():
     hiss[[0, 1, 30, 31, 58, 59]] = True
     even, wanted = torch.full((60, 60), 1 / 60), hiss.float().expand(60, 60) / 6
     near = torch.eye(60) + 1e-4  # looking at oneself does not count
-    found = layers.hiss_for_hiss(of_maps(torch.stack([even, wanted, near])), hiss)[0]
+    found = heads.hiss_for_hiss(of_maps(torch.stack([even, wanted, near])), hiss)[0]
     far = [[abs(a - b) > 10 for b in range(60)] for a in range(60) if hiss[a]]
     share = sum(row[b] for row in far for b in range(60) if hiss[b]) / sum(map(sum, far))
     assert found.tolist() == pytest.approx([1, 1 / share, 1], rel=1e-4)
@@ -144,11 +148,10 @@ def test_hiss_for_hiss_is_1_by_chance_and_at_most_the_inverse_of_its_share():
 def test_the_pictures_of_heads_tell_the_numbers(heard, clip):
     far = layers.distances(heard)
     place = divmod(int(far.argmax()), far.shape[1])
-    assert f"looks {far.max():.2f} s away" in layers.head_maps(heard, clip, {"far": place}).alt
-    assert f"{far.min():.2f} to {far.max():.2f} s" in layers.reaches({"a clip": heard}).alt
-    hiss = layers.hissing(clip, len(heard.layers[0]))
+    assert f"looks {far.max():.2f} s away" in heads.head_maps(heard, clip, {"far": place}).alt
+    hiss = heads.hissing(clip, len(heard.layers[0]))
     share = heard.maps[0][1][hiss][:, hiss].sum() / hiss.sum()
-    alt = layers.hiss_curves({"a clip": (heard, clip)}, 0, 1).alt
+    alt = heads.hiss_curves({"a clip": (heard, clip, [("she", 0.1, 0.3)])}, 0, 1).alt
     assert f"hissing frames put {share:.0%} of their weight" in alt
 
 
@@ -264,15 +267,7 @@ def test_what_is_measured_of_a_clip(model):
     assert found.facts["words"].tolist() == [[float("the" in text.split()), 0.0, 1.0]]
 
 
-# Time, padding, memory ---------------------------------------------------------------------------
-
-
-def test_whole_frames_of_silence_move_the_convolutions_by_as_many(model, clip):
-    convolved, output = probes.shifted(model, clip, [0, 40], most=3)
-    assert convolved.argmax(dim=1).tolist() == [0, 2]
-    assert convolved.max(dim=1).values.tolist() == pytest.approx([1, 1], abs=1e-4)
-    assert output[0, 0].item() == pytest.approx(1, abs=1e-4) and output.shape == (2, 4)
-    assert "40 ms 2" in probes.shift_view([0, 40], [convolved, output]).alt
+# Padding, parameters ----------------------------------------------------------------------------
 
 
 def test_the_padded_mel_is_stock_whispers(model, clip):
@@ -282,14 +277,6 @@ def test_the_padded_mel_is_stock_whispers(model, clip):
     assert ours.shape == theirs.shape and torch.allclose(ours, theirs, atol=1e-3)
 
 
-def test_the_padding_is_drawn_with_its_cosines():
-    alone = noise(50, 70)
-    padded = torch.cat([alone + 0.5 * noise(50, 70, seed=1), noise(1450, 70, seed=2)])
-    cosine = F.cosine_similarity(alone, padded[:50], dim=1)
-    alt = probes.padding_view(alone, padded).alt
-    assert f"is {cosine.mean():.2f} on average and {cosine.min():.2f} at least" in alt
-
-
 def test_parameters_are_counted_without_weights(model):
     count = sum(p.numel() for p in model.encoder.parameters())
     assert probes.parameters_of(model.config.encoder_config) == count
@@ -297,14 +284,124 @@ def test_parameters_are_counted_without_weights(model):
     assert large == 636_968_960
 
 
-def test_a_frozen_encoder_keeps_nothing_for_the_way_back(model, clip):
-    mel = layers.mel_of(model, clip)
-    assert probes.kept_bytes(model, mel, trained=False) == 0
-    kept = probes.kept_bytes(model, mel, trained=True)
-    # At least what enters the four matrices and the two norms of each layer, in float32.
-    layer, config = model.encoder.whisper.layers[0], model.config.encoder_config
-    numbers = mel.shape[2] // 2 * (5 * config.d_model + layer.fc1.out_features)
-    assert kept > 4 * numbers * len(model.encoder.whisper.layers)
-    twice = probes.kept_bytes(model, torch.cat([mel, mel]), trained=True)
-    assert twice == pytest.approx(2 * kept, rel=0.01)
-    assert not any(p.requires_grad for p in model.encoder.parameters())
+# Heads switched off, two clips beside each other -------------------------------------------------
+
+
+def test_a_head_that_is_off_tells_its_frames_nothing(model, clip, heard):
+    """Against the output matrix with the head's columns emptied."""
+    whisper, entering = model.encoder.whisper, heard.layers[1][None]
+    layer = whisper.layers[1]
+    matrix, size = layer.self_attn.out_proj.weight, layer.self_attn.head_dim
+    usual = matrix.clone()
+    with torch.no_grad():
+        with heads.without_heads(model, (2, 3)):
+            off = layer(entering, None)
+        matrix[:, 2 * size : 3 * size] = 0
+        emptied = layer(entering, None)
+        matrix.copy_(usual)
+        again = layer(entering, None)
+    assert torch.allclose(off, emptied, atol=1e-5) and not torch.allclose(off, again, atol=1e-2)
+    assert torch.allclose(again[0], heard.layers[2], atol=1e-4)
+
+
+def test_heads_are_on_again_after_an_error(model):
+    with pytest.raises(RuntimeError), heads.without_heads(model, (1, 1), (2, 1)):
+        raise RuntimeError
+    hooks = [x.self_attn.out_proj._forward_pre_hooks for x in model.encoder.whisper.layers]
+    assert not any(hooks)
+
+
+def test_a_broken_head_has_the_symptoms_that_the_exercise_tells(heard, model):
+    q, k, _ = layers.heads_of(model.encoder.whisper.layers[0], heard.layers[0])
+    with torch.no_grad():
+        first, second, third = (weigh(2 * q[0], 2 * k[0]) for weigh in heads.BROKEN.values())
+    right = torch.softmax(4 * q[0] @ k[0].T / math.sqrt(q.shape[2]), dim=1)
+    assert torch.allclose(first.sum(dim=1), torch.ones(len(first)), atol=1e-4)
+    assert first.max(dim=1).values.mean() > right.max(dim=1).values.mean() + 0.1
+    assert (second.sum(dim=1) - 1).abs().max() > 0.5 and second.max() <= 1
+    assert third.abs().max() > 2
+
+
+def best_of_all(table, i=0, j=0):
+    """The highest sum by trying each way: what the table of `best_path` replaces."""
+    rows, columns = table.shape
+    if (i, j) == (rows - 1, columns - 1):
+        return 0.0
+    ways = [(1, 0, 1), (0, 1, 1), (1, 1, 2)]
+    ends = [(i + a, j + b, n) for a, b, n in ways if i + a < rows and j + b < columns]
+    return max(n * table[a, b].item() + best_of_all(table, a, b) for a, b, n in ends)
+
+
+def test_the_best_path_is_the_best_of_all():
+    for shape, seed in (((4, 5), 0), ((5, 3), 1), ((1, 4), 2)):
+        table = noise(*shape, seed=seed)
+        path = ear.best_path(table)
+        assert path[0] == (0, 0) and path[-1] == (shape[0] - 1, shape[1] - 1)
+        total = 0.0
+        for (a, b), (c, d) in zip(path, path[1:], strict=False):
+            step = c - a + d - b
+            assert 1 <= step <= 2 and 0 <= c - a <= 1 and 0 <= d - b <= 1
+            total += step * table[c, d].item()
+        assert total == pytest.approx(best_of_all(table), abs=1e-4)
+
+
+def test_a_clip_that_lasts_longer_is_found_again():
+    frames = noise(20, 30)
+    slow = frames.repeat_interleave(2, dim=0)
+    found = ear.compare(slow, frames)
+    assert found.along.min() > 0.99
+    assert all(i // 2 == j for i, j in found.path)
+    assert ear.compare(noise(40, 30, seed=5), frames).along.mean() < 0.6
+
+
+def test_the_ear_is_drawn_with_its_words():
+    frames = noise(20, 30)
+    found = ear.compare(frames, frames)
+    words = [puzzle.Place("the", 0, 2), puzzle.Place("sea", 2, 4)]
+    assert ear.by_word(found, words, 5) == pytest.approx({"the": 1.0, "sea": 1.0}, abs=1e-4)
+    alt = ear.ear_view(found, 0.25, words, range(1, 2), 5).alt
+    assert "sea 1.00" in alt and "has 0.25" in alt and "written wrongly: sea" in alt
+
+
+@pytest.mark.parametrize(
+    ("said", "written", "words", "instead"),
+    [
+        ("the sea is blue", "the sea is blue", range(3, 4), ["blue"]),
+        ("the sea is blue", "the see is blue", range(1, 2), ["see"]),
+        ("the sea is blue", "the sea was very blue", range(2, 3), ["was", "very"]),
+        ("the sea is blue", "see is blew", range(4), ["see", "is", "blew"]),
+        ("the sea is blue", "the sea is blue now", range(3, 4), ["now"]),
+        ("the sea is blue", "the sea", range(2, 4), []),
+    ],
+)
+def test_the_words_that_are_written_otherwise(said, written, words, instead):
+    assert puzzle.missed(said, written) == words
+    assert puzzle.instead(said, written) == instead
+
+
+def test_words_have_places_in_order(model, clip):
+    embeddings, _ = puzzle.writing.heard(model, [clip])
+    found = puzzle.places(model, embeddings, puzzle.SENTENCE)
+    assert [place.word for place in found] == puzzle.SENTENCE.split()
+    assert [p.begin for p in found] == sorted(p.begin for p in found)
+    assert all(p.begin < p.end for p in found) and found[-1].end == embeddings.shape[1]
+    timed = puzzle.spoken(model, clip, puzzle.SENTENCE)
+    assert timed[3] == ("the", pytest.approx(found[3].begin / 10), pytest.approx(found[3].end / 10))
+
+
+def test_writing_is_transcribing(model, clip):
+    with torch.no_grad():
+        embeddings = model.audio_projector(model.encode(clip, 16_000))
+    assert puzzle.write(model, embeddings) == model.transcribe(clip, 16_000)
+
+
+def test_an_answer_is_used_once_its_check_has_passed(capsys):
+    def ours():
+        return None
+
+    check("02-length", [400, 200, 3, 4])
+    assert yours("02-length", ours) is ours
+    right = [400, 200, 3, 5]
+    check("02-length", right)
+    assert yours("02-length", ours) is right
+    capsys.readouterr()

@@ -2,7 +2,6 @@
 
 import re
 from functools import cache
-from html import unescape
 
 import numpy as np
 import pytest
@@ -10,7 +9,9 @@ import torch
 from fixtures_models import noise, talkative
 
 from tiny_asr import ASRModel, load_audio, sample_clip
+from tiny_asr.course import lesson_04_verdict as verdict
 from tiny_asr.course import lesson_04_writing as writing
+from tiny_asr.course import puzzle
 from tiny_asr.course.checks import judge_of
 from tiny_asr.figures import plots
 
@@ -121,8 +122,6 @@ def test_watch_sees_the_probabilities_of_each_single_step(model, written):
             output = model.decoder.language_model(inputs_embeds=torch.cat([inputs, text], dim=1))
         expected = output.logits[0, -1].softmax(dim=-1)
         torch.testing.assert_close(written.probabilities[step], expected, atol=1e-4, rtol=1e-3)
-    assert written.before(0) == ""
-    assert written.before(2) == "".join(written.names[:2]).replace("␣", " ")
 
 
 def test_candidates_are_the_ten_likeliest_with_the_taken_one_marked(model):
@@ -138,19 +137,6 @@ def test_candidates_are_the_ten_likeliest_with_the_taken_one_marked(model):
     labels = [label.get_text() for label in right.get_yticklabels()]
     assert labels == [writing.name_of(model, token) for token in range(10)]
     assert "first: " in figure.alt and f"{chances.topk(10).values.sum():.1%}" in figure.alt
-
-
-def test_the_explorer_follows_its_slider(model, written):
-    explorer = writing.explore_writing(model, written)
-    slider, words, image = explorer.children
-    assert (slider.min, slider.max) == (0, len(written.tokens) - 1)
-    for step in (0, 1, slider.max):
-        slider.value = step
-        chance = written.probabilities[step, written.tokens[step]]
-        assert f"Step {step} of {slider.max}" in words.value and f"{chance:.1%}" in words.value
-        alt = unescape(re.search('alt="(.*?)"', image.value)[1])
-        assert alt == writing.step_view(model, written, step).alt
-    assert repr(explorer) == repr(writing.explore_writing(model, written))
 
 
 def test_every_step_has_a_column_for_each_step_but_not_more_than_fit(model, written):
@@ -232,11 +218,6 @@ def test_the_bundled_decoder_looks_where_each_token_lies_in_a_note():
 def test_figures_of_attention_tell_the_places_and_are_the_same_each_time(model, written):
     clip, length = noise(1.77), len(written.tokens)
     weights = torch.rand(10, length, 18, generator=torch.Generator().manual_seed(0))
-    maps = writing.gaze_by_layer(weights)
-    drawn = [axes for axes in maps.axes if axes.images]
-    assert len(drawn) == 8 and drawn[0].get_title("left").startswith("layer 1:")
-    assert drawn[-1].get_title("left").startswith("layer 10:")
-    assert f"{length} written tokens to 18 audio embeddings" in maps.alt
     figure = writing.alignment(model, clip, written, weights[0])
     place = 0.1 * (int(weights[0, 0].argmax()) + 0.5)
     assert f"{written.names[0]} {place:.2f} s" in figure.alt
@@ -259,6 +240,87 @@ def test_the_sample_clip_can_be_watched_with_the_tiny_pair():
     written = writing.watch(model, clip)
     assert written.tokens.tolist() == model.generate([clip])[0].tolist()
     assert len(writing.every_step(model, written).alt) > 60
+
+
+# Order, surprise ---------------------------------------------------------------------------------
+
+
+def test_turning_later_changes_nothing_and_not_turning_does(model):
+    heard = writing.heard(model, [noise(0.53)])
+    inputs, lm = model.decoder.splice(*heard).embeddings, model.decoder.language_model
+
+    def output():
+        with torch.no_grad():
+            return lm(inputs_embeds=inputs, use_cache=False).logits
+
+    usual = output()
+    with verdict.turned(lm, later=100):
+        assert torch.allclose(output(), usual, atol=1e-3)
+    with verdict.turned(lm, still=True):
+        still = output()
+    used = [layer.self_attn.use_rope for layer in lm.model.layers]
+    for layer in lm.model.layers:
+        layer.self_attn.use_rope = 0
+    without = output()
+    for layer, turns in zip(lm.model.layers, used, strict=True):
+        layer.self_attn.use_rope = turns
+    assert torch.allclose(still, without, atol=1e-4) and not torch.allclose(still, usual, atol=1e-2)
+    assert torch.equal(output(), usual)
+
+
+def test_the_layers_that_turn_are_those_of_the_model():
+    lm = tiny().decoder.language_model
+    turn = [str(n) if x.self_attn.use_rope else "-" for n, x in enumerate(lm.model.layers, start=1)]
+    assert verdict.turning(lm) == " ".join(turn)
+
+
+def test_weights_of_the_past_are_the_librarys():
+    scores = torch.randn(6, 6, generator=torch.Generator().manual_seed(0))
+    theirs = torch.nn.functional.scaled_dot_product_attention(
+        scores[None], torch.eye(6)[None], torch.eye(6)[None], is_causal=True, scale=1.0
+    )
+    assert torch.allclose(verdict.causal_weights(scores), theirs[0], atol=1e-6)
+
+
+def test_surprise_is_the_training_loss_of_each_text(model):
+    audio, lengths = writing.heard(model, [noise(1.77), noise(0.53)])
+    texts = ["the sea", "a word or two"]
+    rows = verdict.surprise(model, audio, lengths, texts)
+    for n, (text, row) in enumerate(zip(texts, rows, strict=True)):
+        labels = model.processor.labels([text])
+        with torch.no_grad():
+            clip = audio[n : n + 1, : lengths[n]]
+            loss = model.decoder.text_logits(clip, lengths[n : n + 1], labels)
+        assert len(row) == labels.shape[1]
+        expected = torch.nn.functional.cross_entropy(loss[0].float(), labels[0], reduction="none")
+        torch.testing.assert_close(row, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_surprise_alone_is_the_language_models_own_loss(model):
+    ids = torch.tensor(
+        [model.processor.tokenizer("\nthe sea\n", add_special_tokens=False).input_ids]
+    )
+    with torch.no_grad():
+        loss = model.decoder.language_model(ids, labels=ids).loss
+    assert verdict.surprise_alone(model, "the sea").mean().item() == pytest.approx(
+        loss.item(), 1e-4
+    )
+
+
+def test_greedy_writes_what_the_model_writes():
+    """The exercise's way, without a cache, on the bundled pair."""
+    model = tiny()
+    heard = writing.heard(model, [load_audio(sample_clip())])
+    reads = model.decoder.splice(*heard).embeddings
+
+    @torch.no_grad()
+    def next_logits(ids):
+        read = torch.cat([reads, model.decoder.embed(torch.tensor([ids]).long())], dim=1)
+        return model.decoder.language_model(inputs_embeds=read).logits[0, -1]
+
+    written = verdict.greedy(next_logits, [], model.decoder.end_id, 40)
+    assert model.processor.decode(written) == puzzle.write(model, heard[0])
+    assert verdict.greedy(next_logits, [], model.decoder.end_id, 3) == written[:3]
 
 
 # The exercises' own model ------------------------------------------------------------------------

@@ -11,12 +11,12 @@ from small_runs import TEXT, clips, final, small_run, train
 from torch import nn
 
 from tiny_asr import ASRModel
-from tiny_asr.course import lesson_02_probes as probes
 from tiny_asr.course import lesson_05_figures as figures
 from tiny_asr.course import lesson_05_loop as loop
 from tiny_asr.course import lesson_05_runs as runs
 from tiny_asr.data.batches import make_batches
 from tiny_asr.data.dataset import load_data
+from tiny_asr.fast.activations import kept_for_backward
 from tiny_asr.figures.style import MARK
 from tiny_asr.training.log import read_log
 
@@ -125,7 +125,7 @@ def test_activations_are_counted_once_and_weights_not_at_all():
         hidden = model(inputs).exp()  # keeps its result: 50 x 10
         return (hidden * hidden).sum()  # keeps the same again
 
-    loss, kept = probes.kept_for_backward(model, compute)
+    loss, kept = kept_for_backward(model, compute)
     assert kept == 4 * (inputs.numel() + 50 * 10)
     loss.backward()
     assert inputs.grad is not None

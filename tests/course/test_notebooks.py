@@ -19,7 +19,7 @@ IGNORED = "nbval-ignore-output"
 MOST_IGNORED = {"05": 12, "06": 8}  # cells whose output depends on training; 4 elsewhere
 PLUMBING = re.compile(r"\bassert\b|NBVAL|PAIR ==")  # for tests and pairs, not for learners
 HIDDEN = {"setup", "claims"}  # tags of cells whose source is folded away
-WAITING = {"00", "01", "02", "03", "04"}  # lessons whose visible cells hold plumbing
+WAITING = {"00", "01"}  # lessons whose visible cells hold plumbing
 MOST_LINES = 15  # longer code belongs in the package
 MOST_BYTES = 1_000_000
 

@@ -34,3 +34,10 @@ def write_cells(axes, values, words, dark: float, **font) -> None:
         word = words(value) if callable(words) else words[row][column]
         color = "white" if value > dark else "black"
         axes.text(column, row, word, ha="center", va="center", color=color, **font)
+
+
+def say(axes, words) -> None:
+    """Write above the time axis of a plot what is said there: (word, begin, end) in s."""
+    for word, begin, _ in words:
+        place = {"transform": axes.get_xaxis_transform(), "ha": "left", "va": "bottom"}
+        axes.text(begin, 1.01, word, rotation=35, size=7.5, **place)

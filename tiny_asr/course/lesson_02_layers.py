@@ -6,6 +6,7 @@ a head of attention look, and at what? The layers are run one by one, as `AudioE
 them, and everything is kept.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,15 +17,16 @@ from matplotlib import colormaps
 from torch import Tensor
 from torch.nn import functional as F
 
-from tiny_asr.audio import N_FFT, log_mel, pad_batch
-from tiny_asr.course.drawing import over_time, page, waves, write_cells
+from tiny_asr.audio import log_mel, pad_batch
+from tiny_asr.course.drawing import over_time, page, say
 from tiny_asr.course.explorers import Explorer
-from tiny_asr.figures.style import ENCODER, MARK, MEL, PROMPT, SOUND, WIDTH, Picture, drawn
+from tiny_asr.figures.style import ENCODER, MEL, PROMPT, WIDTH, Picture, drawn
 from tiny_asr.shapes import SAMPLE_RATE, SAMPLES_PER_ENCODER_FRAME
 
 FRAME = SAMPLES_PER_ENCODER_FRAME / SAMPLE_RATE  # seconds from one encoder frame to the next
 MOST_MAPS = 6  # heads that a page can hold side by side
 SHOWN = 64  # dimensions of a frame that can be told apart in a picture
+Words = Sequence[tuple[str, float, float]]  # what is said, from when to when, in s
 # Ten steps of each colour are told apart as well as a thousand, and take a third of the bytes.
 GREENS, BOTH_WAYS = (colormaps[name].resampled(10) for name in ("Greens", "RdBu_r"))
 
@@ -74,6 +76,14 @@ def follow(model, waveform: Tensor) -> Heard:
         layers.append(hidden)
     layers.append(model.encoder.whisper.layer_norm(hidden))
     return Heard([layer[0].float().cpu() for layer in layers], maps)
+
+
+@torch.no_grad()
+def through(model, frames: Tensor) -> Tensor:
+    """Send frames (1, T, D) through the layers and the last norm: (T, D)."""
+    for layer in model.encoder.whisper.layers:
+        frames = layer(frames, None)
+    return model.encoder.whisper.layer_norm(frames)[0].float()
 
 
 # Convolutions and positions ----------------------------------------------------------------------
@@ -142,7 +152,7 @@ def telling(answers: Tensor, count: int = 4) -> list[int]:
 
 
 @drawn
-def kernels(model, waveform: Tensor) -> Picture:
+def kernels(model, waveform: Tensor, words: Words = ()) -> Picture:
     """Four of the first convolution's kernels, and what each answers along a clip (S,)."""
     mel = mel_of(model, waveform)
     conv = model.encoder.whisper.conv1
@@ -152,7 +162,8 @@ def kernels(model, waveform: Tensor) -> Picture:
     figure, grid = page(4.6, 5, 2, width_ratios=[1, 9], height_ratios=[1.7, 1, 1, 1, 1])
     duration = mel.shape[2] / 100
     over_time(grid[0, 1], mel[0].cpu(), duration)
-    grid[0, 1].set(ylabel="mel bin", title="log-mel")
+    grid[0, 1].set(ylabel="mel bin")
+    say(grid[0, 1], words)
     grid[0, 0].axis("off")
     peaks = []
     for number, (left, right) in zip(chosen, grid[1:], strict=True):
@@ -198,7 +209,7 @@ def positions_view(table: Tensor, frame: int = 50) -> Picture:
     return figure
 
 
-# Attention ---------------------------------------------------------------------------------------
+# Layers ------------------------------------------------------------------------------------------
 
 
 def distances(heard: Heard) -> Tensor:
@@ -208,127 +219,8 @@ def distances(heard: Heard) -> Tensor:
     return torch.stack([(weights * apart).sum(dim=2).mean(dim=1) for weights in heard.maps])
 
 
-def hissing(waveform: Tensor, frames: int) -> Tensor:
-    """Which of a clip's frames hiss, as an s does: (frames,) bool.
-
-    More than half of such a frame's power lies above 3 kHz, and it is at most 40 dB softer than the
-    clip's loudest.
-    """
-    reach = (N_FFT - SAMPLES_PER_ENCODER_FRAME) // 2
-    size = frames * SAMPLES_PER_ENCODER_FRAME - len(waveform) + reach
-    parts = F.pad(waveform, (reach, size)).unfold(0, N_FFT, SAMPLES_PER_ENCODER_FRAME)
-    power = torch.fft.rfft(parts * torch.hann_window(N_FFT)).abs().square()
-    high = torch.fft.rfftfreq(N_FFT, 1 / SAMPLE_RATE) > 3_000
-    loud = power.sum(dim=1)
-    return (power[:, high].sum(dim=1) > 0.5 * loud) & (loud > 1e-4 * loud.max())
-
-
-def hiss_for_hiss(heard: Heard, hiss: Tensor) -> Tensor:
-    """How much more than chance frames that hiss (T,) look at others that do: (layers, heads).
-
-    Only frames more than 0.2 s apart count. 1 is what evenly spread weights give.
-    """
-    frames = torch.arange(len(hiss))
-    far = (frames[:, None] - frames).abs() > 10
-    asked = far[hiss].float()
-    chance = asked[:, hiss].sum() / asked.sum()
-    found = []
-    for weights in heard.maps:
-        there = weights[:, hiss] * asked
-        found.append(there[:, :, hiss].sum(dim=(1, 2)) / there.sum(dim=(1, 2)) / chance)
-    return torch.stack(found)
-
-
 @drawn
-def reaches(clips: dict[str, Heard]) -> Picture:
-    """How far each head of each layer looks, in several clips side by side: name -> clip."""
-    (figure, panels), facts = page(2.7, 1, len(clips), squeeze=False), []
-    for axes, (name, heard) in zip(panels.flat, clips.items(), strict=True):
-        far = distances(heard)
-        look = {"cmap": "YlGn", "vmin": 0, "vmax": float(far.max()), "aspect": "auto"}
-        image = axes.imshow(far, **look)
-        if far.numel() <= 60:
-            write_cells(axes, far, "{:.2f}".format, 0.6 * far.max(), size=8)
-        layers, heads = far.shape
-        axes.set_yticks(range(layers), labels=range(1, layers + 1))
-        axes.set_xticks(range(heads), labels=range(1, heads + 1))
-        axes.set(xlabel="head", ylabel="layer", title=name)
-        figure.colorbar(image, ax=axes, pad=0.02, label="mean distance in s")
-        facts.append(f"{name}: {far.min():.2f} to {far.max():.2f} s")
-    figure.alt = (
-        f"A table for each clip, {layers} layers by {heads} heads: how far away a head looks on "
-        f"average. {'; '.join(facts)}. The same heads look near, and the same look far."
-    )
-    return figure
-
-
-@drawn
-def head_maps(heard: Heard, waveform: Tensor, chosen: dict[str, tuple[int, int]]) -> Picture:
-    """Attention maps over a clip (S,), title -> (layer, head) from 0; hissing frames are marked."""
-    frames = len(heard.layers[0])
-    hiss, duration = hissing(waveform, frames), frames * FRAME
-    figure, grid = page(3.9, 2, len(chosen), squeeze=False, height_ratios=[0.22, 1])
-    facts = []
-    for column, (title, (layer, head)) in zip(grid.T, chosen.items(), strict=True):
-        wave, axes = column
-        waves(wave, waveform, linewidth=0.3)
-        wave.set(xlim=(0, duration), yticks=[], xticks=[])
-        wave.set_title(f"{title}\nlayer {layer + 1}, head {head + 1}")
-        weights = heard.maps[layer][head]
-        top = float(np.percentile(weights.numpy(), 99.5))
-        look = {"cmap": GREENS, "vmin": 0, "vmax": top, "extent": (0, duration, duration, 0)}
-        axes.imshow(weights, interpolation="nearest", **look)
-        for frame in torch.where(hiss)[0].tolist():
-            edge = [frame * FRAME, (frame + 1) * FRAME]
-            axes.plot(edge, [0, 0], color=MARK, linewidth=5, solid_capstyle="butt")
-            axes.plot([0, 0], edge, color=MARK, linewidth=5, solid_capstyle="butt")
-            wave.axvspan(*edge, color=MARK, alpha=0.25, linewidth=0)
-        axes.set(xlabel="looked at, s")
-        far = distances(heard)[layer, head]
-        more = hiss_for_hiss(heard, hiss)[layer, head] if hiss.any() else float("nan")
-        facts.append(f"{title}: looks {far:.2f} s away on average, hiss at hiss {more:.1f} x")
-    grid[1, 0].set(ylabel="frame that asks, s")
-    figure.alt = (
-        f"Attention maps of {frames} by {frames} frames under the waveform, {int(hiss.sum())} "
-        f"hissing frames marked on their edges. {'. '.join(facts)} as much as chance."
-    )
-    return figure
-
-
-@drawn
-def hiss_curves(clips: dict[str, tuple[Heard, Tensor]], layer: int, head: int) -> Picture:
-    """Where a head's hissing frames look and where its others do, over the time of each clip (S,).
-
-    Layer and head count from 0.
-    """
-    (figure, panels), facts = page(0.5 + 1.6 * len(clips), len(clips), 1, squeeze=False), []
-    for axes, (title, (heard, waveform)) in zip(panels.flat, clips.items(), strict=True):
-        weights = heard.maps[layer][head]
-        hiss = hissing(waveform, len(weights))
-        time = (np.arange(len(weights)) + 0.5) * FRAME
-        look = {"color": MARK, "alpha": 0.2, "linewidth": 0}
-        for frame in torch.where(hiss)[0].tolist():
-            axes.axvspan(frame * FRAME, (frame + 1) * FRAME, **look)
-        axes.plot(time, weights[hiss].mean(dim=0), color=MARK, label="hissing frames")
-        axes.plot(time, weights[~hiss].mean(dim=0), color=SOUND, label="all other frames")
-        axes.set(xlim=(0, len(weights) * FRAME), ylabel="weight", title=title)
-        more = hiss_for_hiss(heard, hiss)[layer, head]
-        facts.append(
-            f"{title}: hissing frames put {weights[hiss][:, hiss].sum(1).mean():.0%} of their "
-            f"weight on hissing frames, the others {weights[~hiss][:, hiss].sum(1).mean():.0%}; "
-            f"beyond 0.2 s hiss gets {more:.1f} times what chance would give it"
-        )
-    panels[0, 0].legend(loc="upper left", bbox_to_anchor=(0.55, 1.25), ncols=2, borderpad=0)
-    axes.set(xlabel="time looked at in s")
-    figure.alt = (
-        f"Layer {layer + 1}, head {head + 1}: two curves of attention weight over time, with the "
-        f"hissing frames shaded. {'. '.join(facts)}."
-    )
-    return figure
-
-
-@drawn
-def layer_view(heard: Heard, layer: int) -> Picture:
+def layer_view(heard: Heard, words: Words, layer: int) -> Picture:
     """What leaves a layer (0: what enters the first): frames, their likeness, its heads' maps."""
     frames = heard.layers[layer]
     duration = len(frames) * FRAME
@@ -341,16 +233,17 @@ def layer_view(heard: Heard, layer: int) -> Picture:
     changes = (frames - frames.mean(dim=0)) / frames.std(dim=0).clamp(min=1e-6)
     few = changes[:, :SHOWN].T
     over_time(left, few, duration, cmap=BOTH_WAYS, vmin=-2.5, vmax=2.5)
-    left.set(xlabel="time in s", ylabel="dimension")
-    left.set_title(f"{_name(heard, layer)}: {len(few)} of {frames.shape[1]} dimensions")
+    left.set(xlabel="time in s")
+    left.set_ylabel(f"{len(few)} of {frames.shape[1]} dimensions")
+    say(left, words)
     square = {"extent": (0, duration, duration, 0), "interpolation": "nearest"}
     right.imshow(likeness(frames), cmap=BOTH_WAYS, vmin=-1, vmax=1, **square)
-    right.set(title="how alike they are (cosine)", xlabel="time in s")
+    right.set(title=f"{_name(heard, layer)}: cosines", xlabel="time in s")
     for head, weights in enumerate(maps):
         axes = rows[1].add_subplot(1, len(maps), head + 1)
         most = float(np.percentile(weights.numpy(), 99.5))
         axes.imshow(weights, cmap=GREENS, vmin=0, vmax=most, **square)
-        axes.set(title=f"head {head + 1}", xticks=[], yticks=[])
+        axes.set(title=f"head {head + 1}", xlabel="looked at, s")
     below = f", below them the attention maps of {len(maps)} heads" if len(maps) else ""
     figure.alt = f"{layer_words(heard, layer)} On the left their picture, on the right a square of "
     figure.alt += f"their likeness{below}."
@@ -380,9 +273,9 @@ def layer_words(heard: Heard, layer: int) -> str:
     return words[0].upper() + words[1:]
 
 
-def explore_layers(heard: Heard) -> Explorer:
+def explore_layers(heard: Heard, words: Words = ()) -> Explorer:
     """A slider over the layers of a clip: its frames, their likeness, the heads' maps."""
     options = {"description": "layer", "continuous_update": False}
     slider = IntSlider(value=1, min=0, max=len(heard.layers) - 1, **options)
-    draw, explain = partial(layer_view, heard), partial(layer_words, heard)
+    draw, explain = partial(layer_view, heard, words), partial(layer_words, heard)
     return Explorer("explore_layers", slider, draw=draw, explain=explain)

@@ -1,10 +1,8 @@
-"""Notebook 02: what the encoder still hears in each layer, how it keeps time, what it costs.
+"""Notebook 02: what the encoder still hears in each layer.
 
 A layer's frames are numbers that nobody can read. A *linear probe* asks whether something that we
 know about a clip can be computed from them by one matrix product: fitted on some clips, judged on
 others. An encoder with random weights is the control: what it keeps and loses, nobody has learnt.
-Beside them three measurements of the encoder as a whole: sound that comes later, half a minute of
-silence behind it, and what training it would keep in memory.
 """
 
 import copy
@@ -15,16 +13,13 @@ from string import ascii_lowercase
 
 import numpy as np
 import torch
-from matplotlib import colormaps
 from torch import Tensor
-from torch.nn import functional as F
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from tiny_asr.course.drawing import over_time, page, write_cells
-from tiny_asr.course.lesson_02_layers import FRAME, SHOWN, mel_of
+from tiny_asr.course.drawing import page
+from tiny_asr.course.lesson_02_layers import mel_of
 from tiny_asr.encoder import AudioEncoder
-from tiny_asr.fast.activations import kept_for_backward
-from tiny_asr.figures.style import AUDIO, ENCODER, MARK, MEL, SOUND, WIDTH, Picture, drawn
+from tiny_asr.figures.style import AUDIO, ENCODER, MEL, SOUND, Picture, drawn
 from tiny_asr.shapes import SAMPLE_RATE
 
 # What does each layer hear? ----------------------------------------------------------------------
@@ -181,92 +176,7 @@ def probe_view(scores: Scores, places: Sequence[str], control: Scores | None = N
     return figure
 
 
-# Time, padding, memory ---------------------------------------------------------------------------
-
-
-@torch.no_grad()
-def shifted(model, waveform: Tensor, shifts_ms: Sequence[int], most: int = 6) -> list[Tensor]:
-    """Silence before a clip (S,): how alike are its frames to those of the clip alone, later ones?
-
-    Returns mean cosines (shifts, most + 1) after the convolutions, without positions, and at the
-    output; column n compares frame t of the clip alone with frame t + n. The clip's mean frame is
-    taken off, the first and last 0.2 s are left out.
-    """
-    table = model.encoder.whisper.embed_positions.weight
-
-    def both(sound: Tensor) -> list[Tensor]:
-        hidden, _ = model.encoder.embed(mel_of(model, sound))
-        output = model.encoder(mel_of(model, sound))
-        return [x[0].float().cpu() for x in (hidden - table[: hidden.shape[1]], output)]
-
-    alone, found = both(waveform), [[], []]
-    for ms in shifts_ms:
-        later = both(torch.cat([torch.zeros(ms * SAMPLE_RATE // 1000), waveform]))
-        for rows, first, second in zip(found, alone, later, strict=True):
-            size = min(len(first), len(second) - most) - 20
-            own = first[10 : 10 + size] - first.mean(dim=0)
-            others = [second[10 + n : 10 + n + size] - first.mean(dim=0) for n in range(most + 1)]
-            rows.append(torch.stack([F.cosine_similarity(own, x, dim=1).mean() for x in others]))
-    return [torch.stack(rows) for rows in found]
-
-
-@drawn
-def shift_view(shifts_ms: Sequence[int], found: list[Tensor]) -> Picture:
-    """What `shifted` found: by how many frames does the encoder's answer move?"""
-    (figure, panels), facts = page(3.4, 1, 2), []
-    titles = "after the two convolutions", "the encoder's output"
-    for axes, rows, title in zip(panels, found, titles, strict=True):
-        axes.imshow(rows, cmap="Greens", vmin=0, vmax=1, aspect="auto")
-        write_cells(axes, rows, "{:.2f}".format, 0.6, size=7.5)
-        axes.set_yticks(range(len(shifts_ms)), labels=shifts_ms)
-        axes.set(xlabel="frames later", title=f"{title}: cosine")
-        best = [int(row.argmax()) for row in rows]
-        listed = zip(shifts_ms, best, strict=True)
-        facts.append(f"{title}: {', '.join(f'{ms} ms {n}' for ms, n in listed)}")
-    panels[0].set(ylabel="sound shifted by, ms")
-    figure.alt = (
-        f"Two tables of cosines between the frames of a clip and of the same clip after "
-        f"{shifts_ms[0]} to {shifts_ms[-1]} ms of silence. The largest lies at so many frames "
-        f"later: {'; '.join(facts)}."
-    )
-    return figure
-
-
-@drawn
-def padding_view(alone: Tensor, padded: Tensor) -> Picture:
-    """Outputs of a clip without padding (T, D) and padded to 30 s (1500, D), and their cosines."""
-    alone, padded = alone.float().cpu(), padded.float().cpu()
-    alike = F.cosine_similarity(alone, padded[: len(alone)], dim=1)
-    figure = Picture(figsize=(WIDTH, 4.2), layout="constrained")
-    panels = figure.subplot_mosaic([["alone", "alike"], ["padded", "padded"]])
-    low, high = np.percentile(alone.numpy(), (1, 99))
-    look = {"cmap": colormaps["viridis"].resampled(10), "vmin": low, "vmax": high}
-    for name, frames in (("alone", alone), ("padded", padded)):
-        over_time(panels[name], frames[:, :SHOWN].T, len(frames) * FRAME, **look)
-        panels[name].set(xlabel="time in s", ylabel="dimension")
-    panels["alone"].set_title(f"not padded: {len(alone)} frames")
-    panels["padded"].set_title(f"padded to 30 s: {len(padded)} frames")
-    panels["padded"].axvline(len(alone) * FRAME, color=MARK)
-    panels["alike"].plot((np.arange(len(alone)) + 0.5) * FRAME, alike, color=ENCODER)
-    panels["alike"].set(xlabel="time in s", ylabel="cosine", ylim=(min(0, alike.min()), 1.02))
-    panels["alike"].set_title("the same frame, with and without padding")
-    figure.alt = (
-        f"The encoder's output for {len(alone) * FRAME:.2f} s alone, {len(alone)} frames, and "
-        f"padded to 30 s, {len(padded)} frames, of which all but the first {len(alone)} are "
-        f"padding. The cosine of the same frame in both is {alike.mean():.2f} on average and "
-        f"{alike.min():.2f} at least."
-    )
-    return figure
-
-
 def parameters_of(config) -> int:
     """Parameters of a Whisper encoder of a `WhisperConfig`; no weights are loaded for it."""
     with torch.device("meta"):
         return sum(p.numel() for p in WhisperEncoder(config).parameters())
-
-
-def kept_bytes(model, mel: Tensor, trained: bool) -> int:
-    """Bytes of intermediate results that one pass of a mel (1, M, F) keeps for a backward pass."""
-    encoder = copy.deepcopy(model.encoder) if trained else model.encoder
-    encoder.requires_grad_(trained)
-    return kept_for_backward(encoder, lambda: encoder(mel))[1]

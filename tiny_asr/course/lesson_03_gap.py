@@ -5,7 +5,7 @@ compares what comes out with the decoder's token embeddings, measures what loudn
 gradient, and counts what another `audio_downsample_rate` would cost.
 """
 
-import copy
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tiny_asr.audio import load_audio
-from tiny_asr.course.drawing import page, waves
+from tiny_asr.course.drawing import page, say, waves
+from tiny_asr.course.lesson_02_layers import Words
+from tiny_asr.course.puzzle import write
 from tiny_asr.decoder import token_loss
 from tiny_asr.figures.plots import MOST_TOKENS, principal
 from tiny_asr.figures.style import (
@@ -39,25 +41,16 @@ MOST_COLUMNS = 32  # audio embeddings that a page can hold as text
 # Before and after --------------------------------------------------------------------------------
 
 
-def fresh_projector(model, output_norm: bool = True) -> AudioProjector:
+def fresh_projector(model) -> AudioProjector:
     """A projector that nobody has trained, with the weights that training begins with.
 
-    The model stays as it is. Without `output_norm` it has no RMS norm at its end ("raw").
+    The model stays as it is.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         projector = AudioProjector(model.config)
     projector.set_output_scale(model.decoder.some_embeddings())
-    if not output_norm:
-        projector.output_norm = nn.Identity()
     return projector.to(model.device)
-
-
-def write(model, audio_embeddings: Tensor) -> str:
-    """What the decoder writes (greedily) for the audio embeddings (1, A, llm_dim) of one clip."""
-    lengths = torch.tensor([audio_embeddings.shape[1]], device=model.device)
-    tokens = model.decoder.write(audio_embeddings.to(model.device), lengths)
-    return model.processor.decode([int(token) for token in tokens])
 
 
 def cosines(vectors: Tensor, others: Tensor) -> Tensor:
@@ -79,10 +72,9 @@ def best_cosines(tokens: Tensor, clouds: dict[str, Tensor]) -> dict[str, Tensor]
 
 
 def gap_table(tokens: Tensor, clouds: dict[str, Tensor]) -> Table:
-    """How each cloud (N, D) lies to the tokens (V, D): loudness, distance, angles, neighbours."""
+    """How each cloud (N, D) lies to the tokens (V, D): loudness, angles, neighbours."""
     best, rows = best_cosines(tokens, clouds), []
     for name, cloud in ({"tokens": tokens} | clouds).items():
-        apart = (cloud.mean(dim=0) - tokens.mean(dim=0)).norm()
         among = cosines(cloud, cloud).fill_diagonal_(-2)  # nobody is a neighbour of itself
         near = among if name == "tokens" else torch.cat([among, cosines(cloud, tokens)], dim=1)
         others = near.topk(NEIGHBOURS, dim=1).indices >= (0 if name == "tokens" else len(cloud))
@@ -91,7 +83,6 @@ def gap_table(tokens: Tensor, clouds: dict[str, Tensor]) -> Table:
             {
                 "cloud": name,
                 "median loudness (RMS)": f"{cloud.square().mean(dim=1).sqrt().median():.3f}",
-                "distance of centres": f"{apart:.2f}",
                 "cosine among themselves": f"{alike:.2f}",
                 "cosine to the nearest token": f"{best[name].mean():.2f}",
                 f"tokens among the {NEIGHBOURS} nearest": f"{others.sum(dim=1).float().mean():.1f}",
@@ -138,13 +129,62 @@ def clouds_view(tokens: Tensor, fresh: Tensor, trained: Tensor) -> Picture:
     return figure
 
 
+def lineup(audio_embeddings: Tensor, table: Tensor, tokens: Sequence[int]) -> list[tuple]:
+    """For each token, where among the embeddings (A, D) it is nearest: its place and rank there.
+
+    Rank 1 is the nearest of all tokens of the table (V, D).
+    """
+    found = cosines(audio_embeddings, table)
+    ranks = [(found > found[:, [token]]).sum(dim=1) + 1 for token in tokens]
+    return [(int(rank.argmin()), int(rank.min())) for rank in ranks]
+
+
+def learn_by_heart(
+    model, projector, encoder_output: Tensor, labels: Tensor, steps: int, every: int
+) -> Iterator[tuple[int, float, str]]:
+    """Train a projector on one clip: (step, loss, what is written), every so many steps.
+
+    AdamW as in `training.trainer` (learning rate 1e-3, no warm-up). Only the projector changes.
+    """
+    weights = [*projector.linear1.parameters(), *projector.linear2.parameters()]
+    optimizer = torch.optim.AdamW(weights, 1e-3, betas=(0.9, 0.95), weight_decay=0)
+    for step in range(steps + 1):
+        embeddings = projector(encoder_output)
+        loss = loss_of(model, embeddings, labels)
+        if step % every == 0:
+            yield step, loss.item(), write(model, embeddings.detach())
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(weights, 1.0)
+        optimizer.step()
+
+
+def finish(projector: AudioProjector, stacks: Tensor, norm: bool = True) -> Tensor:
+    """What a projector makes of stacks (A, rate x encoder_dim): layer, bend, layer, norm."""
+    out = projector.linear2(F.gelu(projector.linear1(stacks)))
+    return projector.output_norm(out) if norm else out
+
+
+def broken(projector: AudioProjector, frames: Tensor, rate: int) -> dict[str, Tensor]:
+    """Audio embeddings (A, llm_dim) of frames (T, D) by three faulty projectors (03-broken)."""
+    groups = frames.reshape(-1, rate, frames.shape[1])
+    far = frames.reshape(rate, -1, frames.shape[1]).transpose(0, 1)
+    return {
+        "the first": finish(projector, groups.flip(1).flatten(1)),
+        "the second": finish(projector, groups.flatten(1), norm=False),
+        "the third": finish(projector, far.flatten(1)),
+    }
+
+
 @drawn
-def nearest_along(model, audio, groups: dict[str, Tensor], start: float = 0.0) -> Picture:
+def nearest_along(
+    model, audio, groups: dict[str, Tensor], words: Words = (), start: float = 0.0
+) -> Picture:
     """The three nearest tokens of each audio embedding, under the sound that it was made from.
 
     Args:
         audio: anything `load_audio` takes, at 16 kHz.
-        groups: title -> audio embeddings (A, llm_dim) of this clip.
+        groups: title -> audio embeddings (A, llm_dim) of this clip. words: what is said when.
         start: seconds; a page holds the 32 embeddings from there.
     """
     size, table = model.config.samples_per_embedding, model.decoder.token_embeddings.detach()
@@ -155,10 +195,11 @@ def nearest_along(model, audio, groups: dict[str, Tensor], start: float = 0.0) -
     edges = (first + np.arange(columns + 1)) * size / SAMPLE_RATE
     heights, facts = [0.4, *[1] * len(groups)], []
     look = {"sharex": True, "height_ratios": heights}
-    figure, (wave, *panels) = page(0.9 + 1.75 * len(groups), len(heights), 1, **look)
+    figure, (wave, *panels) = page(1.2 + 2.2 * len(groups), len(heights), 1, **look)
     samples = load_audio(audio, SAMPLE_RATE)[first * size : (first + columns) * size]
     waves(wave, samples, start=edges[0])
     wave.set(yticks=[], xlim=(edges[0], edges[-1]))
+    say(wave, words)
     for axes, (name, vectors) in zip(panels, groups.items(), strict=True):
         values, ids = cosines(vectors, table.float().cpu()).topk(3, dim=1)
         look = {"cmap": "YlOrBr", "vmin": 0, "vmax": 0.7, "aspect": "auto"}
@@ -248,26 +289,6 @@ def one_pass(model, projector, encoder_output: Tensor, labels: Tensor, scale: fl
     at_weights = torch.cat([each.flatten() for each in gradients]).norm().item()
     loudness = embeddings.detach().square().mean().sqrt().item()
     return Pass(loudness, loss.item(), gradient.norm().item(), at_weights)
-
-
-def few_steps(
-    model, projector, encoder_output: Tensor, labels: Tensor, scale: float, steps: int = 20
-) -> list[float]:
-    """The losses of some training steps on one clip, its audio embeddings `scale` times as loud.
-
-    AdamW as in `training.trainer` (learning rate 1e-3, no warm-up), on a copy of the projector.
-    """
-    projector, losses = copy.deepcopy(projector), []
-    weights = [*projector.linear1.parameters(), *projector.linear2.parameters()]
-    optimizer = torch.optim.AdamW(weights, 1e-3, betas=(0.9, 0.95), weight_decay=0)
-    for _ in range(steps):
-        loss = loss_of(model, scale * projector(encoder_output), labels)
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(weights, 1.0)
-        optimizer.step()
-        losses.append(loss.item())
-    return losses
 
 
 @drawn

@@ -7,18 +7,15 @@ the audio does the decoder look. The figures draw what was measured.
 
 import json
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 
 import numpy as np
 import torch
-from ipywidgets import IntSlider
 from matplotlib.colors import to_rgb
 from torch import Tensor
 
 from tiny_asr.audio import pad_batch
 from tiny_asr.course.drawing import over_time, page, write_cells
-from tiny_asr.course.explorers import Explorer
 from tiny_asr.course.lesson_02_layers import mel_of
 from tiny_asr.figures.style import (
     AUDIO,
@@ -171,10 +168,6 @@ class Written:
     names: list[str]
     probabilities: Tensor
 
-    def before(self, step: int) -> str:
-        """The text that stands when a step begins; step 0 begins with nothing."""
-        return "".join(self.names[:step]).replace("\u2423", " ")
-
 
 @torch.no_grad()
 def watch(model, clip: Tensor) -> Written:
@@ -202,28 +195,6 @@ def candidates(model, panels: dict[str, Tensor], taken: int | None = None) -> Pi
         facts.append(f"{title}: {listed}; together {values.sum():.1%}")
     figure.alt = f"The ten likeliest next tokens as bars. {'. '.join(facts)}."
     return figure
-
-
-def step_view(model, written: Written, step: int) -> Picture:
-    """The ten likeliest tokens at one step of the writing, the one that was taken in orange."""
-    title = f"step {step}, after \u201c{written.before(step)[-60:]}\u201d"
-    return candidates(model, {title: written.probabilities[step]}, int(written.tokens[step]))
-
-
-def explore_writing(model, written: Written) -> Explorer:
-    """A slider over the steps of the writing: the ten likeliest tokens at each."""
-
-    def explain(step: int) -> str:
-        chances = written.probabilities[step]
-        return (
-            f"Step {step} of {len(written.tokens) - 1}: {written.names[step]} was taken, with "
-            f"{chances[written.tokens[step]]:.1%}; the ten likeliest hold "
-            f"{chances.topk(10).values.sum():.1%} of all probability."
-        )
-
-    slider = IntSlider(value=0, min=0, max=len(written.tokens) - 1, description="step")
-    draw = partial(step_view, model, written)
-    return Explorer("explore_writing", slider, draw=draw, explain=explain)
 
 
 @drawn
@@ -285,25 +256,6 @@ def following(weights: Tensor) -> list[int]:
     """The layers of weights (layers, L, A) that move along the audio; the best one if none does."""
     orders = [in_order(layer) for layer in weights]
     return [i for i, order in enumerate(orders) if order >= min(IN_ORDER, max(orders))]
-
-
-@drawn
-def gaze_by_layer(weights: Tensor) -> Picture:
-    """The weights (layers, L, A) of eight layers at most, evenly spaced, each scaled to its own."""
-    shown = np.unique(np.linspace(0, len(weights) - 1, 8).round().astype(int))
-    (figure, grid), facts = page(3.4, 2, 4, sharex=True, sharey=True), []
-    for axes, layer in zip(grid.flat, shown, strict=False):
-        facts.append(f"layer {layer + 1}: order {in_order(weights[layer]):.2f}")
-        axes.imshow(weights[layer].numpy(), cmap="viridis", **MAPS)
-        axes.set(title=facts[-1])
-    figure.supxlabel("audio embedding, one every 100 ms", size=9)
-    figure.supylabel("written token", size=9)
-    figure.alt = (
-        f"Attention of {weights.shape[1]} written tokens to {weights.shape[2]} audio embeddings, "
-        "one map a layer. How steadily the place most looked at moves on with the text, from -1 to "
-        f"1: {', '.join(facts)}."
-    )
-    return figure
 
 
 @drawn

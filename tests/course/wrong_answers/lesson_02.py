@@ -6,31 +6,6 @@ import math
 import torch
 
 
-# %% 02-length | add 1 at the end
-def frames_after(frames, kernel, stride, padding):
-    return (frames + 2 * padding - kernel) // stride
-
-
-# %% 02-length | on both sides
-def frames_after(frames, kernel, stride, padding):
-    return (frames + padding - kernel) // stride + 1
-
-
-# %% 02-length | divide with //
-def frames_after(frames, kernel, stride, padding):
-    return (frames + 2 * padding - kernel) / stride + 1
-
-
-# %% 02-length | round down
-def frames_after(frames, kernel, stride, padding):
-    return math.ceil((frames + 2 * padding - kernel) / stride + 1)
-
-
-# %% 02-length | subtract its length
-def frames_after(frames, kernel, stride, padding):
-    return (frames + 2 * padding) // stride + 1
-
-
 # %% 02-positions | sines and cosines alternate
 def position_table(length, width):
     half = width // 2
@@ -106,115 +81,29 @@ def attend(q, k, v):
     return (q @ k / math.sqrt(q.shape[1])).softmax(dim=1) @ v
 
 
-# %% 02-mask | no longer add up to 1
-def weights(fits, own):
-    found = fits.softmax(dim=1)
-    found[:, own:] = 0
-    return found
+# %% 02-length | the kernel's first place counts too
+lengths = [399, 200, 3, 5]
 
 
-# %% 02-mask | minus infinity is none
-def weights(fits, own):
-    masked = fits.clone()
-    masked[:, own:] = 0
-    return masked.softmax(dim=1)
+# %% 02-length | the padding is on both sides
+lengths = [400, 200, 3, 4]
 
 
-# %% 02-mask | mask the columns
-def weights(fits, own):
-    masked = fits.clone()
-    masked[own:] = -math.inf
-    return masked.softmax(dim=1)
+# %% 02-length | each step is `stride` frames long
+lengths = [400, 400, 3, 5]
 
 
-# %% 02-mask | the rows beyond are emptied here
-def weights(fits, own):
-    found = fits.softmax(dim=1)
-    found[own:] = 0
-    return found
+# %% 02-length | only a part of the kernel
+lengths = [400, 200, 5, 5]
 
 
-# %% 02-mask | mask the columns only
-def weights(fits, own):
-    inside = torch.arange(len(fits)) < own
-    masked = fits.masked_fill(~(inside[:, None] & inside), -math.inf)
-    return masked.softmax(dim=1).nan_to_num()
+# %% 02-length | the number of predictions
+lengths = [400, 200, 3]
 
 
-# %% 02-mask | must be minus infinity
-def weights(fits, own):
-    return fits.softmax(dim=1)
+# %% 02-broken | its rows do add up to 1
+mistakes = ["c", "b", "a"]
 
 
-# %% 02-mask | work on a copy
-def weights(fits, own):
-    fits[:, own:] = -math.inf
-    return fits.softmax(dim=1)
-
-
-# %% 02-mask | nothing but minus infinity
-def weights(fits, own):
-    masked = fits.clone()
-    masked[:, own:] = -math.inf
-    masked[own:] = -math.inf
-    return masked.softmax(dim=1)
-
-
-# %% 02-mask | do not multiply
-def weights(fits, own):
-    beyond = (torch.arange(len(fits)) >= own).float()
-    return (fits + beyond * -math.inf).softmax(dim=1)
-
-
-# %% 02-mask | the softmax is missing
-def weights(fits, own):
-    masked = fits.clone()
-    masked[:, own:] = -math.inf
-    return masked
-
-
-# %% 02-mask | along the last axis
-def weights(fits, own):
-    masked = fits.clone()
-    masked[:, own:] = -math.inf
-    return masked.softmax(dim=0)
-
-
-# %% 02-mask | keep their columns
-def weights(fits, own):
-    return fits[:, :own].softmax(dim=1)
-
-
-# %% 02-memory | neither gradients nor averages
-def training_bytes(frozen, trained):
-    return 16 * (frozen + trained)
-
-
-# %% 02-memory | two averages
-def training_bytes(frozen, trained):
-    return 4 * frozen + 12 * trained
-
-
-# %% 02-memory | each takes 4 bytes
-def training_bytes(frozen, trained):
-    return frozen + 4 * trained
-
-
-# %% 02-memory | frozen weights take room too
-def training_bytes(frozen, trained):
-    return 16 * trained
-
-
-# %% 02-length | not always 3
-def frames_after(frames, kernel, stride, padding):
-    return (frames + 2 * padding - 3) // stride + 1
-
-
-# %% 02-length | the stride is not all
-def frames_after(frames, kernel, stride, padding):
-    return frames // stride
-
-
-# %% 02-length | n - kernel, one less
-def frames_after(frames, kernel, stride, padding):
-    return (frames + 2 * padding - (kernel - 1)) // stride + 1
+# %% 02-broken | no weight is above 1
+mistakes = ["b", "a", "c"]

@@ -30,67 +30,6 @@ def stack_by_hand(frames, rate):
     return frames.reshape(-1, rate, frames.shape[1])
 
 
-# %% 03-count | each layer has a bias too
-def count_parameters(rate, encoder_dim, hidden, llm_dim):
-    return rate * encoder_dim * hidden + hidden * llm_dim
-
-
-# %% 03-count | the norm at the end has llm_dim numbers
-def count_parameters(rate, encoder_dim, hidden, llm_dim):
-    return (rate * encoder_dim + 1) * hidden + (hidden + 1) * llm_dim
-
-
-# %% 03-count | the first layer reads a whole stack
-def count_parameters(rate, encoder_dim, hidden, llm_dim):
-    return (encoder_dim + 1) * hidden + (hidden + 1) * llm_dim + llm_dim
-
-
-# %% 03-count | one number for each output of a layer, not for each input
-def count_parameters(rate, encoder_dim, hidden, llm_dim):
-    wide = rate * encoder_dim
-    return wide * hidden + wide + hidden * llm_dim + hidden + llm_dim
-
-
-# %% 03-rms | the root of the SUM of squares
-def as_loud_as(vectors, tokens):
-    own = vectors.norm(dim=1, keepdim=True)
-    return vectors / own * tokens.square().mean().sqrt()
-
-
-# %% 03-rms | divided by its own loudness
-def as_loud_as(vectors, tokens):
-    return vectors / vectors.square().mean().sqrt() * tokens.square().mean().sqrt()
-
-
-# %% 03-rms | make it that of the tokens
-def as_loud_as(vectors, tokens):
-    return vectors / vectors.square().mean(dim=1, keepdim=True).sqrt()
-
-
-# %% 03-rms | the square root is missing
-def as_loud_as(vectors, tokens):
-    own = vectors.square().mean(dim=1, keepdim=True)
-    return vectors / own * tokens.square().mean().sqrt()
-
-
-# %% 03-rms | RMS, not standard deviation
-def as_loud_as(vectors, tokens):
-    centred = vectors - vectors.mean(dim=1, keepdim=True)
-    own = centred.square().mean(dim=1, keepdim=True).sqrt()
-    return centred / own * tokens.square().mean().sqrt()
-
-
-# %% 03-rms | columns were divided, not rows
-def as_loud_as(vectors, tokens):
-    return vectors / vectors.square().mean(dim=1).sqrt() * tokens.square().mean().sqrt()
-
-
-# %% 03-rms | one mean over all numbers
-def as_loud_as(vectors, tokens):
-    own = vectors.square().mean(dim=1, keepdim=True).sqrt()
-    return vectors / own * tokens.square().mean(dim=1).sqrt().mean()
-
-
 # %% 03-stack | rate is how many frames lie in a row
 def stack_by_hand(frames, rate):
     return frames.reshape(rate, -1)
@@ -126,49 +65,6 @@ def nearest_tokens(vectors, table):
     return (vectors @ table.T).argmax(dim=1)
 
 
-# %% 03-cost | 2 for each parameter
-def decoder_flops(seconds, rate, other, parameters):
-    return parameters * (-(-50 * seconds // rate) + other)
-
-
-# %% 03-cost | add `other`
-def decoder_flops(seconds, rate, other, parameters):
-    return 2 * parameters * -(-50 * seconds // rate)
-
-
-# %% 03-cost | the last frames need an embedding too
-def decoder_flops(seconds, rate, other, parameters):
-    return 2 * parameters * (50 * seconds // rate + other)
-
-
-# %% 03-cost | embeddings are whole: round up
-def decoder_flops(seconds, rate, other, parameters):
-    return 2 * parameters * (50 * seconds / rate + other)
-
-
-# %% 03-cost | divide
-def decoder_flops(seconds, rate, other, parameters):
-    return 2 * parameters * (50 * seconds * rate + other)
-
-
-# %% 03-rms | one number, mean() without dim, and not one for each token
-def as_loud_as(vectors, tokens):
-    own = vectors.square().mean(dim=1, keepdim=True).sqrt()
-    return vectors / own * tokens.square().mean(dim=1, keepdim=True).sqrt()
-
-
-# %% 03-rms | and not one for each row of the table
-def as_loud_as(vectors, tokens):
-    own = vectors.square().mean(dim=1, keepdim=True).sqrt()
-    return vectors / own * tokens.square().mean(dim=1).sqrt()
-
-
-# %% 03-rms | and not one for each column
-def as_loud_as(vectors, tokens):
-    own = vectors.square().mean(dim=1, keepdim=True).sqrt()
-    return vectors / own * tokens.square().mean(dim=0).sqrt()
-
-
 # %% 03-nearest | return its `.indices`
 def nearest_tokens(vectors, table):
     vectors = vectors / vectors.norm(dim=1, keepdim=True)
@@ -186,3 +82,27 @@ def nearest_tokens(vectors, table):
     vectors = vectors / vectors.norm(dim=1, keepdim=True)
     table = table / table.norm(dim=1, keepdim=True)
     return (vectors @ table.T).argmax()
+
+
+# %% 03-count | the first layer reads a whole stack
+counts = [60, 10, 80, 8, 8]
+
+
+# %% 03-count | one number for each output, not for each input
+counts = [240, 24, 80, 10, 8]
+
+
+# %% 03-count | it does learn
+counts = [240, 10, 80, 8, 0]
+
+
+# %% 03-count | each pair of input and output
+counts = [240, 10, 18, 8, 8]
+
+
+# %% 03-broken | some of the sentence is left
+mistakes = ["c", "a", "b"]
+
+
+# %% 03-broken | it is far too loud
+mistakes = ["b", "c", "a"]

@@ -4,31 +4,6 @@
 import torch
 
 
-# %% 04-splice | after the whole prompt
-def put_together(before, audio, after, table):
-    return torch.cat([table[before], table[after], audio])
-
-
-# %% 04-splice | join along dimension 0, not dimension 1
-def put_together(before, audio, after, table):
-    return torch.cat([table[before], audio, table[after]], dim=1)
-
-
-# %% 04-splice | look them up first
-def put_together(before, audio, after, table):
-    return torch.cat([before, audio, after])
-
-
-# %% 04-splice | halves are exchanged
-def put_together(before, audio, after, table):
-    return torch.cat([table[after], audio, table[before]])
-
-
-# %% 04-splice | the half after the audio is missing
-def put_together(before, audio, after, table):
-    return torch.cat([table[before], audio])
-
-
 # %% 04-mask | nothing is hidden
 def attention_weights(scores):
     return scores.softmax(dim=1)
@@ -60,34 +35,6 @@ def attention_weights(scores):
 def attention_weights(scores):
     future = torch.ones_like(scores).triu(1).bool()
     return scores.masked_fill(future, -torch.inf).softmax(dim=0)
-
-
-# %% 04-sampling | don't multiply
-def probabilities(logits, temperature, k):
-    least = logits.topk(k).values[-1]
-    return (logits * temperature).masked_fill(logits < least, -torch.inf).softmax(dim=0)
-
-
-# %% 04-sampling | must add up to 1 again
-def probabilities(logits, temperature, k):
-    chances = (logits / temperature).softmax(dim=0)
-    return chances.masked_fill(chances < chances.topk(k).values[-1], 0)
-
-
-# %% 04-sampling | only the k likeliest
-def probabilities(logits, temperature, k):
-    return (logits / temperature).softmax(dim=0)
-
-
-# %% 04-sampling | one for each of the V tokens
-def probabilities(logits, temperature, k):
-    return (logits.topk(k).values / temperature).softmax(dim=0)
-
-
-# %% 04-sampling | a logit of 0 is no chance of 0
-def probabilities(logits, temperature, k):
-    scaled = logits / temperature
-    return scaled.masked_fill(scaled < scaled.topk(k).values[-1], 0).softmax(dim=0)
 
 
 # %% 04-greedy | the end token is no part of the text
@@ -206,46 +153,25 @@ def perplexity(log_probabilities):
     return -log_probabilities.mean()
 
 
-# %% 04-splice | `torch.cat` joins them
-def put_together(before, audio, after, table):
-    return torch.stack([table[before], audio, table[after]])
-
-
-# %% 04-splice | look them up first
-def put_together(before, audio, after, table):
-    return torch.stack([before, audio, after])
-
-
-# %% 04-sampling | hide what is `<` the least of the k, not `<=`
-def probabilities(logits, temperature, k):
-    scaled = logits / temperature
-    least = scaled.topk(k).values[-1]
-    return scaled.masked_fill(scaled <= least, -torch.inf).softmax(dim=0)
-
-
-# %% 04-sampling | the k-th largest is number k - 1
-def probabilities(logits, temperature, k):
-    scaled = logits / temperature
-    least = scaled.sort(descending=True).values[k]
-    return scaled.masked_fill(scaled < least, -torch.inf).softmax(dim=0)
-
-
-# %% 04-sampling | one token too many is left
-def probabilities(logits, temperature, k):
-    scaled = logits / temperature
-    ranks = scaled.argsort(descending=True).argsort()
-    return scaled.masked_fill(ranks > k, -torch.inf).softmax(dim=0)
-
-
-# %% 04-sampling | Dimension out of range
-def probabilities(logits, temperature, k):
-    scaled = logits / temperature
-    return scaled.masked_fill(scaled < scaled.topk(k).values[-1], -torch.inf).softmax(dim=1)
-
-
 # %% 04-greedy | at most `most` tokens, not one more
 def write(next_logits, prompt, end, most):
     new = []  # of tensors
     while len(new) <= most and (token := next_logits(prompt + new).argmax()) != end:
         new.append(token)
     return new
+
+
+# %% 04-beam | never goes back
+answers = ["turned into", 0.36, "turned into", 0.36]
+
+
+# %% 04-beam | multiply the two probabilities
+answers = ["turn in", 1.1, "turned into", 1.3]
+
+
+# %% 04-beam | keeps both first tokens
+answers = ["turn in", 0.3, "turn in", 0.3]
+
+
+# %% 04-beam | not of the last alone
+answers = ["turn in", 0.5, "turned into", 0.9]

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from tiny_asr.course.checks import ask, exercise, expect
+from tiny_asr.course.checks import Wrong, ask, exercise, expect
 
 
 def _noise(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -14,35 +14,45 @@ def _noise(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 @exercise("02-length")
-def length(frames_after) -> str:
-    """frames_after(frames, kernel, stride, padding) -> the length of a convolution's output."""
-    cases = ((8, 5, 1, 3), (8, 3, 1, 2), (300, 3, 2, 1), (301, 3, 2, 1))
-    for case in (*cases, (8, 3, 1, 0), (11, 4, 3, 0), (3000, 3, 2, 1), (20, 5, 1, 1)):
+def length(lengths) -> str:
+    """Four predictions: how many frames four convolutions put out."""
+    cases = (400, 3, 1, 1), (400, 3, 2, 1), (9, 5, 2, 0), (9, 5, 2, 2)
+    came = [float(value) for value in lengths]
+    expect("the number of predictions", len(came), len(cases))
+    for number, (case, value) in enumerate(zip(cases, came, strict=True), start=1):
         frames, kernel, stride, padding = case
-        full, exact = frames + 2 * padding, (frames + 2 * padding - kernel) / stride + 1
         # Another way than the formula: count what a convolution of torch really gives.
         one = torch.zeros(1, 1, kernel)
         right = F.conv1d(torch.zeros(1, 1, frames), one, stride=stride, padding=padding).shape[2]
+        full = frames + 2 * padding
         causes = {
-            "the stride is not all: the padding gives places, the kernel takes up room": (
-                frames // stride
-            ),
-            "`kernel` is not always 3": (full - 3) // stride + 1,
-            "the kernel's first place counts too: add 1 at the end": (full - kernel) // stride,
-            "the padding is on both sides": (full - padding - kernel) // stride + 1,
-            "a place that only a part of the kernel fits into is none: round down": math.ceil(
-                exact
-            ),
-            "the number of places is an integer: divide with //": exact,
-            "the kernel takes up room: subtract its length": full // stride + 1,
-            "without room for the kernel the padding is missing": (frames - kernel) // stride + 1,
-            "divide by the stride": full - kernel + 1,
-            "the last place of the left end is n - kernel, one less": (
-                (full - kernel + 1) // stride + 1
-            ),
+            "the kernel's first place counts too": right - 1,
+            "the padding is on both sides": (frames + padding - kernel) // stride + 1,
+            "the padding is missing": (frames - kernel) // stride + 1,
+            "there is no padding here": (frames + kernel - 1 - kernel) // stride + 1,
+            "the kernel must lie wholly inside: its left end stops at n - kernel": full // stride,
+            "a place that only a part of the kernel fits into is none": -(-full // stride),
+            "each step is `stride` frames long": full - kernel + 1,
         }
-        ask("frames_after", frames_after, *case, expected=right, causes=causes)
-    return "3000 mel frames, 30 s, are 1500 encoder frames."
+        expect(f"number {number}: {frames} frames, kernel {kernel}", value, right, causes)
+    return "And 3000 mel frames, 30 s, are 1500 encoder frames."
+
+
+@exercise("02-broken")
+def broken(mistakes) -> str:
+    """Three letters: who forgot what in three faulty maps of attention."""
+    came = [str(letter).strip(" .)").lower() for letter in mistakes]
+    expect("the number of letters", len(came), 3)
+    places = ("the first", "the second", "the third")
+    why = (
+        "its rows do add up to 1, so there is a softmax along them; but one frame gets nearly all",
+        "no weight is above 1, so there is a softmax, but its rows do not add up to 1",
+        "its weights are far above 1: what makes shares of numbers?",
+    )
+    for place, letter, right, reason in zip(places, came, "bca", why, strict=True):
+        if letter != right:
+            raise Wrong(f"{place} is not {letter!r}: {reason}. Which mistake leaves that?")
+    return "Row sums tell where the softmax is, the largest weight tells of the root of d."
 
 
 @exercise("02-positions")
@@ -97,61 +107,3 @@ def attention(attend) -> str:
         }
         ask("attend", attend, q, k, v, expected=right, causes=causes, shown=name)
     return "That is all of attention; the rest is four matrices."
-
-
-@exercise("02-mask")
-def mask(weights) -> str:
-    """weights(fits, own) -> (T, T): softmax over the first `own` frames, 0 beyond them."""
-    for size, own in ((4, 3), (9, 5), (3, 3)):
-        fits = 2 * _noise(size, size)
-        original, everything = fits.clone(), fits.softmax(dim=1)
-        right = F.pad(fits[:, :own].softmax(dim=1), (0, size - own))
-        beyond = torch.arange(size) >= own
-        rows, masked = beyond[:, None], fits.masked_fill(beyond, -torch.inf)
-        rows_masked = fits.masked_fill(rows, -torch.inf).softmax(1)
-        zeros = fits.masked_fill(beyond, 0.0).softmax(1)
-        causes = {
-            "the frames beyond get weight here: their fits must be minus infinity": everything,
-            "set to 0 after the softmax the rows no longer add up to 1: mask the fits before "
-            "it": everything.masked_fill(beyond, 0.0),
-            "a fit of 0 is a fit like others, e^0 = 1; minus infinity is none": zeros,
-            "mask the columns, which are looked at, not the rows, which ask": rows_masked,
-            "the rows beyond are emptied here; it is the columns that nobody may look at": (
-                everything.masked_fill(rows, 0.0)
-            ),
-            "mask the columns only: the rows beyond ask, too, and nobody reads their answers": (
-                right.masked_fill(rows, 0.0)
-            ),
-            "a row with nothing but minus infinity gives nan; mask the columns only, `[:, own:]`": (
-                right.masked_fill(rows, torch.nan)
-            ),
-            "0 times minus infinity is nan; set the fits beyond to it, do not multiply": (
-                torch.full_like(fits, torch.nan)
-            ),
-            "the softmax is missing: these are the masked fits, not yet weights": masked,
-            "each row must add up to 1, so softmax along the last axis, dim=1": masked.softmax(0),
-            "the frames beyond keep their columns, with weight 0; here they are cut off": (
-                fits[:, :own].softmax(1)
-            ),
-        }
-        expect(f"weights(<{size} x {size}>, {own})", weights(fits, own), right, causes)
-        spoilt = {"it changed what it was given; work on a copy, fits.clone()": fits}
-        expect("fits after your function", fits, original, spoilt)
-    return "A clip in a batch now gives the same frames as alone."
-
-
-@exercise("02-memory")
-def memory(training_bytes) -> str:
-    """training_bytes(frozen, trained) -> bytes of weights, gradients and AdamW's averages."""
-    for frozen, trained in ((1_000, 0), (0, 1_000), (637_000_000, 20_000_000)):
-        two_averages = 4 * frozen + 12 * trained
-        causes = {
-            "frozen weights have neither gradients nor averages": 16 * (frozen + trained),
-            "frozen weights take room too": 16 * trained,
-            "each trained weight has a gradient and two averages besides": two_averages,
-            "these are numbers; each takes 4 bytes": frozen + 4 * trained,
-            "these are the weights alone": 4 * (frozen + trained),
-        }
-        right = 4 * sum((frozen, trained, trained, trained, trained))
-        ask("training_bytes", training_bytes, frozen, trained, expected=right, causes=causes)
-    return "A frozen weight takes 4 bytes, a trained one 16: freezing it saves three quarters."

@@ -3,7 +3,7 @@
 import torch
 from torch.nn import functional as F
 
-from tiny_asr.course.checks import ask, exercise
+from tiny_asr.course.checks import Wrong, ask, exercise, expect
 
 
 @exercise("03-stack")
@@ -30,74 +30,51 @@ def stack(stack_by_hand) -> str:
 
 
 @exercise("03-count")
-def count(count_parameters) -> str:
-    """count_parameters(rate, encoder_dim, hidden, llm_dim) -> numbers that are trained."""
-    for case in ((1, 3, 4, 2), (5, 256, 1024, 288), (2, 8, 16, 8)):
-        rate, encoder_dim, hidden, llm_dim = case
-        first, second = rate * encoder_dim * hidden, hidden * llm_dim
-        right = first + second + hidden + llm_dim + llm_dim
-        of_inputs = first + second + rate * encoder_dim + hidden + llm_dim
-        causes = {
-            "these are the two matrices; each layer has a bias too, and the norm has a scale": (
-                first + second
-            ),
-            "each linear layer adds a bias, one number for each of its outputs": (
-                first + second + llm_dim
-            ),
-            "the norm at the end has llm_dim numbers of its own": right - llm_dim,
-            "the first layer reads a whole stack, rate * encoder_dim numbers": (
-                right - first + first // rate
-            ),
-            "a bias has one number for each output of a layer, not for each input": of_inputs,
-        }
-        ask("count_parameters", count_parameters, *case, expected=right, causes=causes)
-    return "Nearly all of them are in the first matrix."
+def count(counts) -> str:
+    """Five predictions: what the parts of a small projector learn."""
+    rate, encoder_dim, hidden, llm_dim = 4, 6, 10, 8
+    came = [float(value) for value in counts]
+    expect("the number of predictions", len(came), 5)
+    stack = rate * encoder_dim
+    parts = {
+        "the first matrix": (
+            stack * hidden,
+            {"the first layer reads a whole stack, rate * encoder_dim": encoder_dim * hidden},
+        ),
+        "the first bias": (
+            hidden,
+            {"a bias has one number for each output, not for each input": stack},
+        ),
+        "the second matrix": (
+            hidden * llm_dim,
+            {"a matrix has a number for each pair of input and output": hidden + llm_dim},
+        ),
+        "the second bias": (
+            llm_dim,
+            {"a bias has one number for each output, not for each input": hidden},
+        ),
+        "the norm": (llm_dim, {"it has one factor for each output": 1, "it does learn": 0}),
+    }
+    for (name, (right, causes)), value in zip(parts.items(), came, strict=True):
+        expect(name, value, right, causes)
+    return "Most of them are in the first matrix, and grow with the rate."
 
 
-@exercise("03-rms")
-def rms(as_loud_as) -> str:
-    """as_loud_as(vectors, tokens) -> each vector with the root mean square of the whole table."""
-    generator = torch.Generator().manual_seed(0)
-    noise = torch.randn(6, 8, generator=generator) * torch.arange(1.0, 7)[:, None] + 0.5
-    table = torch.randn(20, 8, generator=generator) * torch.linspace(0.02, 0.2, 20)[:, None]
-    small = torch.tensor([[3.0, 4.0], [0.6, 0.8]]), torch.tensor([[0.1, 0.1], [0.7, -0.7]])
-    cases = {"[[3, 4], [0.6, 0.8]]": small, "<6 vectors of 8>": (noise, table)}
-    for name, (vectors, tokens) in cases.items():
-        square = vectors.square().mean(dim=1, keepdim=True)
-        even, target = vectors / square.sqrt(), tokens.square().mean().sqrt()
-        rows, columns = (tokens.square().mean(dim=dim).sqrt() for dim in (1, 0))
-        of_all = vectors / vectors.square().mean().sqrt()
-        centred = vectors - vectors.mean(dim=1, keepdim=True)
-        centred = centred / vectors.std(dim=1, keepdim=True, unbiased=False)
-        deviation = vectors / vectors.std(dim=1, keepdim=True)
-        one = "the tokens' loudness is one number, mean() without dim, and not one for each"
-        causes = {
-            "the length of a vector is the root of the SUM of squares; take the mean": (
-                F.normalize(vectors, dim=1) * target
-            ),
-            "each vector is to be divided by its own loudness, not by that of all together": (
-                of_all * target
-            ),
-            "now each has a root mean square of 1; make it that of the tokens": even,
-            "the square root is missing": vectors / square * target,
-            "two square roots are missing": vectors / square * target**2,
-            "one mean over all numbers of the table, then its root": even * rows.mean(),
-            f"{one} column": even * columns,
-            "the mean is not to be taken off: RMS, not standard deviation": centred * target,
-            "each vector is divided by its standard deviation, which takes its mean off": (
-                deviation * target
-            ),
-            "multiply by the tokens' loudness, don't divide by it": even / target,
-        }
-        if len(vectors) == vectors.shape[1]:  # else it can't be divided at all
-            without = vectors / square.sqrt().T * target
-            causes["columns were divided, not rows: keep the dimension, keepdim=True"] = without
-        if len(vectors) == len(tokens) == vectors.shape[1]:  # else they can't be multiplied at all
-            causes[f"{one} token"] = even * rows[:, None]
-            causes[f"{one} row of the table"] = even * rows
-        shown, right = f"{name}, <{len(tokens)} token embeddings>", even * target
-        ask("as_loud_as", as_loud_as, vectors, tokens, expected=right, causes=causes, shown=shown)
-    return "This is what the RMS norm does; its one number for each dimension starts there."
+@exercise("03-broken")
+def broken(mistakes) -> str:
+    """Three letters: who forgot what in three faulty projectors."""
+    came = [str(letter).strip(" .)").lower() for letter in mistakes]
+    expect("the number of letters", len(came), 3)
+    places = ("the first", "the second", "the third")
+    why = (
+        "it is as loud as it should be, and some of the sentence is left",
+        "it is far too loud",
+        "it is as loud as it should be, and nothing of the sentence is left",
+    )
+    for place, letter, right, reason in zip(places, came, "bac", why, strict=True):
+        if letter != right:
+            raise Wrong(f"{place} is not {letter!r}: {reason}. Which mistake leaves that?")
+    return "The norm is heard in the loudness, the order within 100 ms hardly at all."
 
 
 @exercise("03-nearest")
@@ -136,24 +113,3 @@ def nearest(nearest_tokens) -> str:
         given = vectors, tokens
         ask("nearest_tokens", nearest_tokens, *given, expected=right, causes=causes, shown=name)
     return "Loudness is out of it: only the direction counts."
-
-
-@exercise("03-cost")
-def cost(decoder_flops) -> str:
-    """decoder_flops(seconds, rate, other, parameters) -> 2 x parameters x positions."""
-    for case in ((3, 5, 26, 1_000), (10, 4, 40, 7), (30, 7, 0, 10)):
-        seconds, rate, other, parameters = case
-        frames, each = 50 * seconds, 2 * parameters
-        read = -(-frames // rate)
-        causes = {
-            "2 for each parameter: one multiplication and one addition": (read + other)
-            * parameters,
-            "the decoder reads the prompt and the text as well: add `other`": each * read,
-            "round up: the last frames need an embedding too": each * (frames // rate + other),
-            "embeddings are whole: round up": each * (frames / rate + other),
-            "one embedding holds `rate` frames: divide": each * (frames * rate + other),
-            "there are 50 encoder frames a second": each * (-(-seconds // rate) + other),
-        }
-        right = each * (read + other)
-        ask("decoder_flops", decoder_flops, *case, expected=right, causes=causes)
-    return "Half the positions are half the work: that is what the rate is for."

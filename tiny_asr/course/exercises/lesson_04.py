@@ -1,52 +1,9 @@
 """Notebook 04, the decoder: judges of the exercises."""
 
-import re
-
 import torch
 from torch.nn import functional as F
 
-from tiny_asr.course.checks import Wrong, ask, exercise, expect
-
-
-@exercise("04-splice")
-def splice(put_together) -> str:
-    """put_together(before, audio, after, table) -> (P + A, llm_dim): the audio amid the prompt."""
-    table = torch.arange(40.0).view(10, 4) / 10
-    cases = (([1, 7], [3, 4], 2), ([1, 7], [3], 3), ([2], [9, 0, 9, 4], 1), ([5, 5, 6], [1, 8], 6))
-    for ids, tail, length in cases:
-        before, after = torch.tensor(ids), torch.tensor(tail)
-        audio = -1 - torch.arange(4.0 * length).view(length, 4)
-        first, last = table[before], table[after]
-        parts = first, audio, last
-        beside, deep = [], []
-        if len(first) == length == len(last):
-            beside, deep = torch.cat(parts, dim=1), torch.stack(parts)
-        causes = {
-            "the audio stands after the whole prompt; it belongs between its two halves": torch.cat(
-                [first, last, audio]
-            ),
-            "the audio stands first; it belongs between the two halves": torch.cat(
-                [audio, first, last]
-            ),
-            "the half after the audio is missing": torch.cat([first, audio]),
-            "the half before the audio is missing": torch.cat([audio, last]),
-            "the two halves are exchanged": torch.cat([last, audio, first]),
-            "it lies on its side: positions are rows, join along dimension 0": torch.cat(parts).T,
-            "positions are rows: join along dimension 0, not dimension 1": beside,
-            "`torch.stack` puts a new dimension before the rows; `torch.cat` joins them": deep,
-        }
-        call = f"put_together({ids}, <{length} audio embeddings>, {tail}, <table 10 x 4>)"
-        try:
-            came = put_together(before.clone(), audio.clone(), after.clone(), table.clone())
-        except RuntimeError as error:
-            if not re.search("number of dimensions|stack expects", str(error)):
-                raise
-            raise Wrong(
-                f"{call} stopped with {error}. Likely cause: ids are joined with embeddings; look "
-                "them up first, `table[before]`"
-            ) from error
-        expect(call, came, torch.cat(parts), causes)
-    return "That is all there is to it: no token stands for the sound."
+from tiny_asr.course.checks import NotAttempted, Wrong, ask, exercise, expect
 
 
 @exercise("04-mask")
@@ -76,53 +33,6 @@ def mask(attention_weights) -> str:
         given = {"expected": right, "causes": causes, "shown": name}
         ask("attention_weights", attention_weights, scores, **given)
     return "The first position can only look at itself, so its weight is 1."
-
-
-@exercise("04-sampling")
-def sampling(probabilities) -> str:
-    """probabilities(logits, temperature, k) -> (V,): softmax of logits / T among the k largest."""
-    logits = torch.tensor([2.0, -1.0, 0.5, 3.0, 0.0, 1.5])
-    for temperature, k in ((1.0, 6), (0.5, 6), (2.0, 6), (1.0, 2), (0.7, 3), (1.0, 1)):
-        scaled, ordered = logits / temperature, logits.sort(descending=True).values / temperature
-        ranks = logits.argsort(descending=True).argsort()
-        best, all_of_them = ranks < k, scaled.softmax(dim=0)
-
-        def among(kept, scores=scaled):
-            return scores.masked_fill(~kept, -torch.inf).softmax(dim=0)
-
-        causes = {
-            "divide the logits by the temperature, don't multiply": (
-                among(best, logits * temperature)
-            ),
-            "the temperature is not used": among(best, logits),
-            "only the k likeliest may keep a chance": all_of_them,
-            "what is left must add up to 1 again": all_of_them * best,
-            "a logit of 0 is no chance of 0; hide the others with minus infinity": (
-                (scaled * best).softmax(dim=0)
-            ),
-            "the k-th largest is gone, too: hide what is `<` the least of the k, not `<=`": (
-                among(ranks < k - 1)
-            ),
-            "one token too many is left: counted from 0, the k-th largest is number k - 1": (
-                among(ranks <= k)
-            ),
-            "these are the k least likely; keep the likeliest": among(ranks >= 6 - k),
-            "these are the chances of the k alone; return one for each of the V tokens": (
-                ordered[:k].softmax(dim=0)
-            ),
-        }
-        call = f"probabilities([2, -1, 0.5, 3, 0, 1.5], {temperature}, {k})"
-        try:
-            came = probabilities(logits.clone(), temperature, k)
-        except IndexError as error:
-            if "Dimension" in str(error):  # of the softmax, say
-                raise
-            raise Wrong(
-                f"{call} stopped with {error}. Likely cause: counted from 0, the k-th largest is "
-                "number k - 1"
-            ) from error
-        expect(call, came, among(best), causes)
-    return "A small temperature or a small k: in the limit, both are greedy."
 
 
 def _speaker(script: list[int], prompt: list[int], most: int):
@@ -183,6 +93,30 @@ def greedy(write) -> str:
                 "may still need it. Work on a copy of it, list(prompt)"
             )
     return praise
+
+
+@exercise("04-beam")
+def beam(answers) -> str:
+    """Predictions: greedy search's text and its probability, a beam's text and its probability."""
+    came = list(answers)
+    if "..." in [str(part).strip() for part in came]:
+        raise NotAttempted
+    expect("the number of predictions", len(came), 4)
+    texts = [" ".join(str(came[place]).lower().split()) for place in (0, 2)]
+    chances = [float(came[place]) for place in (1, 3)]
+    if texts[0] == "turned into":
+        raise Wrong("greedy search takes the likelier first token, and never goes back")
+    if texts[0] != "turn in":
+        raise Wrong(f"{texts[0]!r} came for greedy search: which is the likelier token each time?")
+    causes = {"multiply the two probabilities": 1.1, "of both tokens, not of the last alone": 0.5}
+    expect("the probability of greedy search's text", chances[0], 0.3, causes)
+    if texts[1] == "turn in":
+        raise Wrong("a beam of 2 keeps both first tokens, so *turned* is still there: compare")
+    if texts[1] != "turned into":
+        raise Wrong(f"{texts[1]!r} came for the beam: which of the five products is the largest?")
+    causes = {"multiply the two probabilities": 1.3, "of both tokens, not of the last alone": 0.9}
+    expect("the probability of the beam's text", chances[1], 0.36, causes)
+    return "The likelier beginning led to the less likely text."
 
 
 @exercise("04-perplexity")
