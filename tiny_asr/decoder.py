@@ -11,7 +11,7 @@ last. Nothing before it can see it there, because a causal model never looks ahe
 computed as if it were alone, without an attention mask, and by the fastest attention there is.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
@@ -23,6 +23,8 @@ from tiny_asr.device import send
 from tiny_asr.fast.ready_caches import ReadyCaches
 from tiny_asr.kv_cache import KVCache, NoCache
 from tiny_asr.prompt import split_prompt
+from tiny_asr.search.hints import Hints
+from tiny_asr.search.repetition import Loops
 from tiny_asr.shapes import IGNORE, frame_mask, keep
 
 EXTRA_TOKENS = 8  # a transcript may have this many tokens more than there are audio embeddings
@@ -66,6 +68,7 @@ class TextDecoder(nn.Module):
                 f"end_token {end_token!r} is not a token of this decoder's tokenizer, which has "
                 f"{tokenizer.eos_token!r}: set end_token to one of its tokens"
             )
+        self.tokenizer = tokenizer
         self.end_id = tokenizer.convert_tokens_to_ids(end_token)
         self.ready_caches = ReadyCaches()
         for name, text in zip(("before", "after"), split_prompt(prompt), strict=True):
@@ -182,6 +185,8 @@ class TextDecoder(nn.Module):
         temperature: float = 0.0,
         generator: torch.Generator | None = None,
         look_every: int = 1,
+        end_loops: bool = True,
+        hints: Sequence[str] = (),
     ) -> Iterator[Tensor]:
         """Write the transcript token by token, keeping keys and values of what was read (KV cache).
 
@@ -195,28 +200,34 @@ class TextDecoder(nn.Module):
             generator: the random numbers for sampling.
             look_every: steps from one look whether all rows have finished to the next: on a GPU
                 each look waits for it. The steps too many yield -100.
+            end_loops: a row also ends when it only repeats itself (see `search.repetition`).
+            hints: words to prefer (see `search.hints`).
         Yields:
             The next token of each row (B,), its end token included; -100 where it has finished.
         """
         spliced = self.splice(audio_embeddings, audio_lengths)
-        limits = audio_lengths + EXTRA_TOKENS
-        if max_new_tokens is not None:
-            if max_new_tokens < 0:
-                raise ValueError(f"max_new_tokens {max_new_tokens} came; expected 0 or more")
-            limits = limits.clamp(max=max_new_tokens)
+        limits = text_limits(audio_lengths, max_new_tokens)
         most = int(limits.max())
         if most <= 0:
             return
         limits = send(limits, spliced.mask.device)
         finished = limits <= 0
+        loops = Loops(len(limits), limits.device)
+        hinted = Hints(hints, self.tokenizer, len(limits), limits.device) if hints else None
         with self.kv_cache(len(limits), spliced.mask.shape[1] + most) as cache:
             embeddings = keep("decoder_input", spliced.embeddings)
             logits = cache.read_prompt(embeddings, self.prompt_length + audio_lengths)
             for step in range(1, most + 1):
                 logits = keep("next_token_logits", logits)
+                if hinted is not None:
+                    logits = logits + hinted.bonus(logits.shape[1])
                 token = choose_token(logits, temperature, generator)
                 yield token.masked_fill(finished, IGNORE)
                 finished = finished | (token == self.end_id) | (limits <= step)
+                if end_loops:
+                    finished |= loops.add(token) > 0
+                if hinted is not None:
+                    hinted.add(token)
                 if step == most or (step % look_every == 0 and bool(finished.all())):
                     return
                 logits = cache.read(self.embed(token[:, None]))
@@ -225,6 +236,16 @@ class TextDecoder(nn.Module):
 def most_columns(prompt: int, audio: int) -> int:
     """Columns of the cache that a text needs at most, after so many embeddings of each kind."""
     return prompt + audio + audio + EXTRA_TOKENS
+
+
+def text_limits(audio_lengths: Tensor, max_new_tokens: int | None = None) -> Tensor:
+    """The most tokens that each clip's text may have (B,): see `TextDecoder.write`."""
+    limits = audio_lengths + EXTRA_TOKENS
+    if max_new_tokens is None:
+        return limits
+    if max_new_tokens < 0:
+        raise ValueError(f"max_new_tokens {max_new_tokens} came; expected 0 or more")
+    return limits.clamp(max=max_new_tokens)
 
 
 def choose_token(

@@ -132,7 +132,7 @@ class KVCache(NoCache):
             number: of the layer. (A compiled one does not look at it, but at `layer`: it has the
                 same code for all numbers.)
         """
-        all_keys, all_values = self.layer or self._buffers(number, keys, values)
+        all_keys, all_values = self.layer or self.make_buffers(number, keys, values)
         if self.reading_prompt:
             width = keys.shape[2]
             all_keys[:, :, :width], all_values[:, :, :width] = keys, values
@@ -141,7 +141,7 @@ class KVCache(NoCache):
         all_values[self.rows, :, self.column] = values[:, :, 0].to(all_values.dtype)
         return all_keys[:, :, : self.filled], all_values[:, :, : self.filled]
 
-    def _buffers(self, number: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    def make_buffers(self, number: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """A layer's buffers, made when it first has something to keep: (B, heads, N, head_dim)."""
         if number == len(self.buffers):
             shape = (*keys.shape[:2], self.columns)

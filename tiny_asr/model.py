@@ -8,7 +8,6 @@ models and holds a config, a processor and a few megabytes of weights.
 
 import logging
 from collections.abc import Iterator, Sequence
-from itertools import chain
 from pathlib import Path
 from typing import Unpack
 
@@ -38,12 +37,12 @@ from tiny_asr.hub import (
 )
 from tiny_asr.processor import ASRProcessor
 from tiny_asr.projector import AudioProjector
-from tiny_asr.shapes import HOP_LENGTH, IGNORE, keep
+from tiny_asr.search.writing import parts, tokens_as_written, whole_texts
+from tiny_asr.shapes import HOP_LENGTH, keep
 
 log = logging.getLogger("tiny_asr")
 
-BATCH_SIZE = 8  # pieces that are decoded side by side
-LOOK_EVERY = 8  # tokens that a GPU writes between two looks whether all clips are finished
+BATCH_SIZE = 8  # rows that are decoded side by side
 
 
 class ASRModel(PreTrainedModel):
@@ -166,29 +165,23 @@ class ASRModel(PreTrainedModel):
         logits = self.decoder.text_logits(audio_embeddings, audio_lengths, labels)
         return CausalLMOutput(loss=token_loss(logits, labels, "mean"), logits=logits)
 
-    def _write(self, waveforms: Sequence[Tensor], **options) -> Iterator[Tensor]:
-        """The next token (B,) of each clip, until all are finished."""
-        padded, lengths = pad_batch(list(waveforms), self.config.samples_per_embedding)
-        with torch.no_grad():
-            encoder_output, lengths = self.encode_batch(padded, lengths)
-            audio_embeddings = self.audio_projector(encoder_output)
-        lengths = lengths // self.config.audio_downsample_rate
-        return self.decoder.write(audio_embeddings, lengths, **options)
-
     @torch.no_grad()
+    def _listen(self, waveforms: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Audio embeddings (B, A, llm_dim) of clips, and each clip's own number of them (B,)."""
+        padded, lengths = pad_batch(list(waveforms), self.config.samples_per_embedding)
+        encoder_output, lengths = self.encode_batch(padded, lengths)
+        return self.audio_projector(encoder_output), lengths // self.config.audio_downsample_rate
+
     def generate(
         self, waveforms: Sequence[Tensor], max_new_tokens: int | None = None, **options
     ) -> list[Tensor]:
         """Clips (S,) at 16 kHz, at most 30 s each -> the token ids written for each, on the CPU.
 
-        The end token is included where it was written. Options: see `TextDecoder.write`.
+        The end token is included where it was written. Options (beams, hints, temperature, ...):
+        see `search.writing.whole_texts`.
         """
         options["max_new_tokens"] = max_new_tokens
-        if self.device.type != "cpu":
-            options.setdefault("look_every", LOOK_EVERY)
-        steps = list(self._write(waveforms, **options))
-        rows = torch.stack(steps, dim=1) if steps else torch.empty(len(waveforms), 0).long()
-        return [row[row != IGNORE] for row in rows.cpu()]
+        return whole_texts(self.decoder, *self._listen(waveforms), **options)
 
     def _pieces(self, audio, sampling_rate: int | None) -> list[Tensor]:
         """A clip (S,) as it is read: in pieces that the encoder can take."""
@@ -203,6 +196,8 @@ class ASRModel(PreTrainedModel):
         *,
         batch_size: int = BATCH_SIZE,
         max_new_tokens: int | None = None,
+        beams: int = 1,
+        hints: Sequence[str] = (),
     ) -> str | list[str]:
         """Speech to text.
 
@@ -211,48 +206,48 @@ class ASRModel(PreTrainedModel):
                 Long quiet is left out (see `leave_out_quiet`). The parts between, and parts of
                 one that lasts over `config.max_seconds`, are read apart and the texts joined.
             sampling_rate: Hz, for arrays without one.
-            batch_size: pieces decoded side by side.
+            batch_size: rows decoded side by side; each piece has as many as there are beams.
             max_new_tokens: a limit on each piece's tokens, instead of the audio's own.
+            beams: texts tried side by side for each piece; 1 is greedy.
+            hints: words to prefer, such as the names in a meeting.
         Returns:
             The text of one clip, or a list of texts.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size {batch_size} came; expected at least 1")
         many = isinstance(audio, list | tuple)
-        clips = audio if many else [audio]
+        sources = audio if many else [audio]
         pieces = [
             (clip, piece)
-            for clip, source in enumerate(clips)
+            for clip, source in enumerate(sources)
             for piece in self._pieces(source, sampling_rate)
         ]
         order = sorted(range(len(pieces)), key=lambda i: len(pieces[i][1]))  # little padding
         texts = [""] * len(pieces)
-        for start in range(0, len(order), batch_size):
-            chosen = order[start : start + batch_size]
-            rows = self.generate([pieces[i][1] for i in chosen], max_new_tokens)
+        at_once = max(1, batch_size // max(1, beams))
+        for start in range(0, len(order), at_once):
+            chosen = order[start : start + at_once]
+            clips = [pieces[i][1] for i in chosen]
+            rows = self.generate(clips, max_new_tokens, beams=beams, hints=hints)
             for i, row in zip(chosen, rows, strict=True):
                 texts[i] = self.processor.decode(row)
         joined = [
             " ".join(t for (c, _), t in zip(pieces, texts, strict=True) if c == clip and t)
-            for clip in range(len(clips))
+            for clip in range(len(sources))
         ]
         return joined if many else joined[0]
 
-    def stream(self, audio, sampling_rate: int | None = None) -> Iterator[str]:
+    def stream(
+        self, audio, sampling_rate: int | None = None, beams: int = 1, hints: Sequence[str] = ()
+    ) -> Iterator[str]:
         """Yield one clip's text as it is written, piece by piece; joined it is `transcribe`'s."""
-        said = False
+        said = ""
         for piece in self._pieces(audio, sampling_rate):
-            ids, shown = [], ""
-            for token in chain(self._write([piece]), [None]):
-                if token is not None:
-                    ids.append(int(token))
-                text = self.processor.decode(ids)
-                if token is not None:  # half of a character: wait for its other bytes
-                    text = text.rstrip("\ufffd")
-                if new := text[len(shown) :]:
-                    gap = " " if said and not shown else ""
-                    shown, said = text, True
-                    yield gap + new
+            gap, heard = said, self._listen([piece])
+            tokens = tokens_as_written(self.decoder, *heard, beams=beams, hints=hints)
+            for text in parts(tokens, self.processor.decode):
+                yield gap + text
+                gap, said = "", " "
 
     # Saving and loading ------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ FILES = {
 PATH_OF_THE_SOUND = [name for name in FILES if name.count(".") == 1]
 OUTSIDE = ("teaching", "recipes")  # programs beside the package, which nothing in it may need
 LONGEST_FILE, LONGEST_PATH = 330, 2300  # lines
-LONGEST_PACKAGE = 13_500  # 12 000 is the aim
+LONGEST_PACKAGE = 14_000  # 12 000 is the aim
 
 
 def imported(tree: ast.AST) -> set[str]:
@@ -72,10 +72,11 @@ def test_no_circle_is_hidden_in_a_function():
 
 
 @pytest.mark.parametrize("name", PATH_OF_THE_SOUND)
-def test_the_path_of_the_sound_needs_two_wings_alone(name):
-    """`fast` holds the same computation for a GPU, `files` the same reading for odd files."""
+def test_the_path_of_the_sound_needs_three_wings_alone(name):
+    """`fast` holds the same computation for a GPU, `files` the same reading for odd files, `search`
+    what looks further than the likeliest next token: loops, beams, hints."""
     wings = {other.split(".")[1] for other in EARLY[name] | LATE[name] if other.count(".") > 1}
-    assert wings <= {"fast", "files"}
+    assert wings <= {"fast", "files", "search"}
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -83,8 +84,8 @@ def test_the_package_needs_no_program_beside_it(name):
     assert [other for other in imported(TREES[name]) if other.split(".")[0] in OUTSIDE] == []
 
 
-@pytest.mark.parametrize("wing", ["fast", "files"])
-def test_these_two_need_the_path_alone(wing):
+@pytest.mark.parametrize("wing", ["fast", "files", "search"])
+def test_these_three_need_the_path_alone(wing):
     names = [name for name in FILES if name.startswith(f"tiny_asr.{wing}.")]
     needed = set().union(*(EARLY[name] | LATE[name] for name in names))
     assert needed <= {*names, *PATH_OF_THE_SOUND}

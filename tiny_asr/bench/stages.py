@@ -156,7 +156,7 @@ def stages(
 
         def all_of_it(waveforms=waveforms):
             with _writing_to_the_limit(model):
-                model.generate(list(waveforms), max_new_tokens=tokens)
+                model.generate(list(waveforms), max_new_tokens=tokens, end_loops=False)
 
         with model.decoder.kv_cache(batch, width + STEPS) as cache:
             times = [

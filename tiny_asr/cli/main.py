@@ -27,10 +27,12 @@ from tiny_asr import __version__
 from tiny_asr.cli import training as cli_training
 from tiny_asr.cli.options import (
     NO_PICTURES,
+    Beams,
     Decoder,
     Device,
     Dtype,
     Encoder,
+    Hints,
     Json,
     Model,
     can_draw,
@@ -40,6 +42,7 @@ from tiny_asr.cli.options import (
     memory_bytes,
     parameters,
     place,
+    words_of,
 )
 
 app = typer.Typer(
@@ -140,6 +143,8 @@ def transcribe(
         list[str], typer.Argument(metavar="FILE", help="sound of any length; - is stdin")
     ],
     stream: Annotated[bool, typer.Option("--stream", help="print one file as it is read")] = False,
+    beams: Beams = 1,
+    hints: Hints = "",
     model: Model = "tiny",
     encoder: Encoder = None,
     decoder: Decoder = None,
@@ -159,6 +164,7 @@ def transcribe(
     from tiny_asr.shapes import SAMPLE_RATE
 
     recogniser, about, results = None, {}, []
+    search = {"beams": beams, "hints": words_of(hints)}
     for file in tqdm(files, unit="file", disable=len(files) == 1 or None):  # None: a terminal only
         try:
             waveform = load_audio(_source(file))
@@ -170,11 +176,11 @@ def transcribe(
             recogniser, choice = load_model(model, encoder, decoder, device, dtype)
             about = {"untrained": recogniser.untrained, **place(choice)}
         if stream:
-            for piece in recogniser.stream(waveform, SAMPLE_RATE):
+            for piece in recogniser.stream(waveform, SAMPLE_RATE, **search):
                 print(_printable(piece), end="", flush=True)
             print()
             return
-        text = recogniser.transcribe(waveform, SAMPLE_RATE)
+        text = recogniser.transcribe(waveform, SAMPLE_RATE, **search)
         results.append({"file": file, "seconds": len(waveform) / SAMPLE_RATE, "text": text})
         if not as_json:
             line = " ".join(_printable(text).split())
@@ -189,6 +195,8 @@ def transcribe(
 def demo(
     port: Annotated[int | None, typer.Option(help="the first free one from 7860 on")] = None,
     open_browser: Annotated[bool, typer.Option("--open/--no-open", help="show the page")] = True,
+    beams: Beams = 1,
+    hints: Hints = "",
     model: Model = "tiny",
     encoder: Encoder = None,
     decoder: Decoder = None,
@@ -203,7 +211,8 @@ def demo(
         )
     from tiny_asr.demo.page import serve
 
-    serve(load_model(model, encoder, decoder, device, dtype)[0], port, open_browser)
+    recogniser, _ = load_model(model, encoder, decoder, device, dtype)
+    serve(recogniser, port, open_browser, beams, words_of(hints))
 
 
 def _draw(traced, rate: int, out: Path) -> list[str]:

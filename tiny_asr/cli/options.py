@@ -22,6 +22,10 @@ Dtype = Annotated[
     typer.Option(help="of the frozen models: auto, float32; half as big: bfloat16, float16"),
 ]
 Json = Annotated[bool, typer.Option("--json", help="one object on stdout, the rest on stderr")]
+Beams = Annotated[int, typer.Option(help="texts tried side by side for each clip; 1 is greedy")]
+Hints = Annotated[
+    str, typer.Option(help="words to prefer, such as names, with commas: 'Siobhan, Nguyen'")
+]
 Data = Annotated[
     str | None,
     typer.Option(help="a parquet file, a folder, or a hub id (owner/name, owner/name:config)"),
@@ -72,6 +76,11 @@ def check_target(option: str, path: Path | str | None, folder: bool = False) -> 
     if problem:
         what = "a folder" if folder else "a file"
         raise ValueError(f"{option} {str(path)!r}: {problem}; expected {what} to write: choose one")
+
+
+def words_of(hints: str) -> list[str]:
+    """The words of the option --hints."""
+    return [word.strip() for word in hints.split(",") if word.strip()]
 
 
 def load_model(model: str, encoder: str | None, decoder: str | None, device: str, dtype: str):

@@ -18,11 +18,13 @@ from tiny_asr.cli.options import (
     NO_PICTURES,
     AudioColumn,
     BatchSeconds,
+    Beams,
     Data,
     Decoder,
     Device,
     Dtype,
     Encoder,
+    Hints,
     Json,
     Limit,
     Model,
@@ -32,6 +34,7 @@ from tiny_asr.cli.options import (
     check_target,
     error_line,
     load_model,
+    words_of,
 )
 
 if TYPE_CHECKING:
@@ -127,6 +130,8 @@ def evaluate(
     data: Data = None,
     model: Model = "tiny",
     limit: Limit = None,
+    beams: Beams = 1,
+    hints: Hints = "",
     report: Annotated[Path | None, typer.Option(help="write an HTML report, with sound")] = None,
     no_speech: Annotated[
         bool,
@@ -187,6 +192,8 @@ def evaluate(
             noise=noise,
             snr_db=snr_db,
             progress=lambda done, total: bar.update(done - bar.n),
+            beams=beams,
+            hints=words_of(hints),
         )
     try:
         if out is not None:
@@ -240,6 +247,8 @@ def _table(result: "Result", untrained: tuple[str, ...]) -> str:
         lines.insert(1, ("", f"noise in every clip, at {r.noise_snr_db:g} dB SNR"))
     if r.shuffled_audio:
         lines.insert(1, ("", "control: every clip had another one's sound"))
+    if r.beams != 1 or r.hints:
+        lines.insert(1, ("", f"beams: {r.beams}, hints: {r.hints}"))
     for name, values in r.groups.items():
         rates = {value: group.wer if r.words else group.empty for value, group in values.items()}
         known = [value for value, rate in rates.items() if rate.value is not None]

@@ -5,7 +5,7 @@ the shape of every stage, pictures. It knows nothing of Gradio; `page` puts it o
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
 from typing import NamedTuple
@@ -74,12 +74,13 @@ def read(file: str | None):
     return require_sound(load_audio({"bytes": path.read_bytes(), "path": path.name}))
 
 
-def follow(model, file: str | None) -> Iterator[Shown]:
+def follow(model, file: str | None, beams: int = 1, hints: Sequence[str] = ()) -> Iterator[Shown]:
     """Send a clip through the model and yield what there is to show: text, shapes, pictures.
 
     Args:
         model: an `ASRModel`.
         file: path of a sound file; None is answered with words, as is any other bad input.
+        beams, hints: see `ASRModel.transcribe`.
     """
     try:
         waveform = read(file)
@@ -88,7 +89,7 @@ def follow(model, file: str | None) -> Iterator[Shown]:
         return
     seconds, start = len(waveform) / SAMPLE_RATE, time.perf_counter()
     yield Shown(f"listening to {seconds:.1f} s of sound ...")
-    pieces = model.stream(waveform, SAMPLE_RATE)
+    pieces = model.stream(waveform, SAMPLE_RATE, beams, hints)
     with record(model) as recorder:  # at the first piece of text all stages but the last are there
         text = next(pieces, "")
     whole = seconds <= model.config.max_seconds

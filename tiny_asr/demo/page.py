@@ -5,6 +5,7 @@ elsewhere, no history in the browser; what is recorded is deleted when the demo 
 """
 
 import os
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -42,8 +43,8 @@ def introduction(model) -> str:
     return "\n\n".join(lines)
 
 
-def build(model) -> gradio.Blocks:
-    """The page for an `ASRModel`, not yet served."""
+def build(model, beams: int = 1, hints: Sequence[str] = ()) -> gradio.Blocks:
+    """The page for an `ASRModel`, not yet served; beams and hints: see `ASRModel.transcribe`."""
     clips = bundled_clips()
     with gradio.Blocks(title="tiny_asr", analytics_enabled=False) as page:
         gradio.Markdown(introduction(model))
@@ -68,7 +69,7 @@ def build(model) -> gradio.Blocks:
         gradio.Markdown("## The shape of every stage")
         shown = [status, text, gradio.HTML(shapes(), elem_id="shapes")]
         shown.append(gradio.HTML(elem_id="pictures"))
-        run = partial(follow, model)
+        run = partial(follow, model, beams=beams, hints=hints)
         starts = [clip.stop_recording, clip.upload, button.click]
         gradio.on(starts, run, clip, shown, show_progress="hidden")
         picked = picker.input(lambda name: playable(clips[name]), picker, clip)
@@ -76,17 +77,24 @@ def build(model) -> gradio.Blocks:
     return page
 
 
-def serve(model, port: int | None = None, open_browser: bool = True) -> None:
+def serve(
+    model,
+    port: int | None = None,
+    open_browser: bool = True,
+    beams: int = 1,
+    hints: Sequence[str] = (),
+) -> None:
     """Serve the page at http://127.0.0.1:PORT, for this machine only, until Ctrl-C.
 
     Args:
         model: an `ASRModel`.
         port: the first free one from 7860 on if None; one that is taken raises ValueError.
         open_browser: show the page in the user's browser.
+        beams, hints: see `ASRModel.transcribe`.
     """
     with TemporaryDirectory() as folder:  # for all that is recorded and uploaded
         os.environ["GRADIO_TEMP_DIR"] = folder
-        page = build(model)
+        page = build(model, beams, hints)
         try:
             _, address, _ = page.launch(
                 server_name=HOST,

@@ -125,6 +125,8 @@ class Result(Group):
     shuffled_audio: bool = False
     noise_snr_db: float | None = None  # of the noise mixed into every clip, if any was
     dropped: dict[str, int] = field(default_factory=dict)  # reason -> clips that were left out
+    beams: int = 1  # 1: greedy
+    hints: int = 0  # words to prefer, so many
 
     def to_json(self) -> str:
         """One JSON object, for `--json`, `--baseline` and plots."""
@@ -172,6 +174,8 @@ def evaluate(
     snr_db: float | None = None,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
+    beams: int = 1,
+    hints: Sequence[str] = (),
 ) -> Result:
     """Transcribe a data set and score it. A clip that can't be decoded is dropped and counted.
 
@@ -185,6 +189,7 @@ def evaluate(
             the seed and the clip's id, is mixed into each clip at that signal-to-noise ratio; so
             it is the same stretch at every ratio. Digital silence among them is left out.
         progress: called with clips done and clips in all, after each batch.
+        beams, hints: see `ASRModel.transcribe`.
     """
     if limit is not None and limit < 1:
         raise ValueError(f"limit={limit} came; expected at least 1, or None for all clips")
@@ -203,7 +208,9 @@ def evaluate(
     at_once = int(max(1, batch_seconds // MAX_SECONDS))  # pieces of a long clip
     for ids, clips, count in _sounds(dataset, items, batch_seconds, mixer):
         started = time.perf_counter()
-        written = model.transcribe(clips, SAMPLE_RATE, batch_size=max(count, at_once))
+        written = model.transcribe(
+            clips, SAMPLE_RATE, batch_size=max(count, at_once), beams=beams, hints=hints
+        )
         elapsed += time.perf_counter() - started
         texts |= zip(ids, written, strict=True)
         done += count
@@ -220,6 +227,7 @@ def evaluate(
     dtype = str(model.dtype).removeprefix("torch.")
     result = score(rows, seconds_elapsed=elapsed, device=device, dtype=dtype, seed=seed)
     about = {"shuffled_audio": shuffled_audio, "dropped": dict(dataset.dropped)}
+    about |= {"beams": beams, "hints": len(hints)}
     return replace(result, batch_seconds=batch_seconds, noise_snr_db=snr_db, **about)
 
 
