@@ -23,9 +23,9 @@ STRIP = 4000  # pixels
 # Notebook 05 trains for minutes, and nbval lets it. Here the same cells run, but train for a few
 # steps only, and what they claim of a trained model is left out.
 SHORTER = {
-    "utterances=2400": "utterances=96",
+    "utterances=2000": "utterances=96",
     "utterances=4 * 32": "utterances=4 * 4",
-    "utterances=600": "utterances=48",
+    "utterances=400": "utterances=48",
     "kept_apart, limit=40": "kept_apart, limit=4",
     "assert ": "assert True or ",
 }
