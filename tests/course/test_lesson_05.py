@@ -89,15 +89,13 @@ def test_a_long_transcript_is_shortened_to_one_line():
     assert len(figures.shortened("word " * 40)) == 62
 
 
-def test_each_mistake_changes_the_run_and_leaves_the_prompt_as_it_was():
+def test_each_mistake_changes_the_run():
     model = ASRModel(talkative().config)
-    prompt = model.decoder.prompt_length
     cases = loop.patients(model, list(load_data(clips()))[:2], steps=4)
     assert set(cases) == {"healthy", *loop.PATIENTS}
     assert len({tuple(case.losses) for case in cases.values()}) == 5
     letter = {mistake: letter for letter, mistake in loop.PATIENTS.items()}
     assert len(set(cases[letter["wrong weights"]].losses)) == 1
-    assert model.decoder.prompt_length == prompt
     assert "healthy: " in figures.case_curves(cases).alt
 
 

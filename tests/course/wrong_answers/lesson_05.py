@@ -246,19 +246,19 @@ def train(model, batches, show):
 
 
 # %% 05-cases | whose loss never moves
-diagnosis = {"A": "wrong weights", "B": "no prompt", "C": "rate too high", "D": "rate too low"}
+diagnosis = {"A": "wrong weights", "B": "wrong texts", "C": "rate too high", "D": "rate too low"}
 
 
 # %% 05-cases | whose loss falls smoothly
-diagnosis = {"A": "no prompt", "B": "wrong weights", "C": "rate too low", "D": "rate too high"}
+diagnosis = {"A": "wrong texts", "B": "wrong weights", "C": "rate too low", "D": "rate too high"}
 
 
 # %% 05-cases | expected one of
-diagnosis = {"A": "no prompt", "B": "frozen", "C": "rate too high", "D": "rate too low"}
+diagnosis = {"A": "wrong texts", "B": "frozen", "C": "rate too high", "D": "rate too low"}
 
 
 # %% 05-cases | expected a mistake for each
-diagnosis = {"A": "no prompt"}
+diagnosis = {"A": "wrong texts"}
 
 
 # %% 05-loop | `step` stands before `backward`

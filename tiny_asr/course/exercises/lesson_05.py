@@ -249,7 +249,7 @@ def cases(diagnosis) -> str:
         raise Wrong(f"{describe(diagnosis)} came; expected a mistake for each of A, B, C and D")
     attempted(list(diagnosis.values()))
     clues = {
-        "no prompt": "whose loss falls, and whose text is still wrong? Only use shows it",
+        "wrong texts": "whose loss falls as it should, and whose text was said in another clip?",
         "wrong weights": "whose loss never moves, not even in the last digit?",
         "rate too high": "whose loss jumps about at first, and then stays where nothing is heard?",
         "rate too low": "whose loss falls smoothly, in steps that are far too small?",
@@ -259,4 +259,4 @@ def cases(diagnosis) -> str:
             raise Wrong(f"{letter}: {diagnosis[letter]!r} came; expected one of {', '.join(clues)}")
         if diagnosis[letter] != mistake:
             raise Wrong(f"{letter} is not {diagnosis[letter]!r}. Ask: {clues[diagnosis[letter]]}")
-    return "Three of them a curve tells. The fourth tells nobody who does not transcribe."
+    return "Three of them a curve tells. The fourth tells nobody who does not read and listen."
