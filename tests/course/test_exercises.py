@@ -25,7 +25,6 @@ from exercise_cells import (
 from tiny_asr.course.quiz import questions
 
 FEWEST, MOST = 4, 5  # exercises of a notebook, where it has any
-WAITING = {"05", "06"}  # lessons not reworked yet: one hint, or more
 WRONG = [answer for lesson in NOTEBOOKS for answer in wrong_answers(lesson)]
 RIGHT = [answer for lesson in NOTEBOOKS for answer in right_answers(lesson)]
 
@@ -53,7 +52,7 @@ def judged(identifier: str, code: str, capsys) -> str:
 @pytest.mark.parametrize("lesson", NOTEBOOKS)
 def test_a_notebook_has_exercises_a_quiz_and_a_box_for_instructors(lesson):
     path = NOTEBOOKS[lesson]
-    assert FEWEST <= len(tagged(path, "exercise")) <= MOST or lesson in WAITING
+    assert FEWEST <= len(tagged(path, "exercise")) <= MOST
     assert len([c for c in cells_of(path) if "quiz" in c.metadata.get("tags", ())]) == 1
     assert len([c for c in cells_of(path) if "instructor" in c.metadata.get("tags", ())]) == 1
     assert all(key.startswith(f"{lesson}-") for key in tagged(path, "exercise"))
@@ -69,7 +68,7 @@ def test_an_exercise_is_its_task_stub_check_and_solution(identifier):
     assert task.cell_type == "markdown" and "<summary>Hint</summary>" in task.source
     assert re.search(r"\*\d+ minutes? · (easy|medium|hard)\*", task.source)
     # the first hint says where to look, the second, folded inside it, how
-    assert task.source.count("<details>") == 2 or identifier[:2] in WAITING
+    assert task.source.count("<details>") == 2
 
 
 @pytest.mark.parametrize("identifier", EXERCISES)

@@ -1,6 +1,7 @@
-"""Notebook 05's own modules, `runs` and `figures`, against other ways to compute it."""
+"""Notebook 05's own modules, `loop`, `runs` and `figures`, against other ways to compute it."""
 
 import itertools
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,67 +9,94 @@ from fixtures_models import noise, pair, parameters, talkative
 from matplotlib.colors import to_hex
 from small_runs import TEXT, clips, final, small_run, train
 from torch import nn
-from torch.nn import functional as F
 
 from tiny_asr import ASRModel
 from tiny_asr.course import lesson_05_figures as figures
+from tiny_asr.course import lesson_05_loop as loop
 from tiny_asr.course import lesson_05_runs as runs
 from tiny_asr.data.batches import make_batches
 from tiny_asr.data.dataset import load_data
-from tiny_asr.decoder import TextDecoder, token_loss
 from tiny_asr.fast.activations import kept_for_backward
 from tiny_asr.figures.style import MARK
-from tiny_asr.training.checkpoint import TrainingState
 from tiny_asr.training.log import read_log
 
-# Watching ----------------------------------------------------------------------------------------
+# The loop ----------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def watch():
-    """What was seen of a clip at 0, 10, 20, ... 90 utterances, as the projector gets louder."""
-    watch = runs.Watch(noise(1.2), say=lambda line: None)
+def batches(model, count: int = 5, **options):
+    data = list(load_data(clips()))[:count]
+    return loop.Batches(model, data, **({"utterances": count, "seconds": 6.0} | options))
+
+
+def test_a_cached_batch_gives_the_loss_of_its_features():
+    model = pair()
+    (batch,) = batches(model, 3, seconds=20.0)
+    data = sorted(list(load_data(clips()))[:3], key=lambda clip: -clip.seconds)
+    found = sorted(batch["encoder_lengths"].tolist(), reverse=True)
+    inputs = model.processor([c.load() for c in data], [c.text for c in data], sampling_rate=16_000)
+    assert found == (inputs["feature_lengths"] // 2).tolist()
+    with torch.no_grad():
+        assert model(**batch).loss.item() == pytest.approx(model(**inputs).loss.item(), rel=1e-4)
+
+
+def test_batches_hear_each_clip_before_any_again_and_encode_it_once(monkeypatch):
+    model, encoded = pair(), []
+    encode = model.encode_batch
+    monkeypatch.setattr(model, "encode_batch", lambda p, n: encoded.extend(n) or encode(p, n))
+    given = batches(model, utterances=10)
+    sizes = [len(batch["labels"]) for batch in given]
+    assert sum(sizes) == given.heard == 10 and len(encoded) == 5
+    assert 5 in list(itertools.accumulate(sizes))
+    assert sum(len(batch["labels"]) for batch in given) == 10  # once more, from the beginning
+
+
+def test_the_course_s_loop_lowers_the_loss_and_changes_the_projector_alone():
+    model, losses = ASRModel(talkative().config), []
+    frozen = {k: v.clone() for k, v in model.state_dict().items() if "projector" not in k}
+    loop.train(model, batches(model, 2, utterances=24, seconds=20.0), losses.append)
+    assert len(losses) == 12 and losses[-1] < losses[0]
+    assert all(torch.equal(model.state_dict()[name], old) for name, old in frozen.items())
+
+
+def test_where_there_is_no_notebook_a_line_is_printed_at_each_look(capsys):
     model = ASRModel(talkative().config)
-    for utterances in range(0, 100, 10):
-        losses = [5 - utterances / 20] if utterances else []
-        watch(TrainingState(utterances=utterances, losses=losses), model)
-        with torch.no_grad():
-            for weight in model.audio_projector.parameters():
-                weight.mul_(1.1)
-    return watch
+    given = batches(model, 2, utterances=4, seconds=6.0)
+    show = loop.Live(model, {"a clip": noise(1.2)}, given)
+    assert show.looks[0].texts == [model.transcribe(noise(1.2), 16_000)]
+    loop.train(model, given, show)
+    assert [heard for heard, _ in show.losses][-1] == show.looks[-1].heard == 4
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(show.looks) and "before the first step" in lines[0]
+    assert f"{show.losses[-1][1]:.2f}" in lines[-1] and show.looks[-1].texts[0][:20] in lines[-1]
 
 
-def test_a_snapshot_is_what_the_model_writes_and_its_embeddings():
-    model, lines = talkative(), []
-    watch = runs.Watch(noise(1.2), say=lines.append)
-    watch(TrainingState(utterances=40, losses=[4.0, 2.5]), model)
-    (shot,) = watch.snapshots
-    assert shot.text == model.transcribe(noise(1.2), 16_000)
-    expected = model.audio_projector(model.encode(noise(1.2), 16_000))[0]
-    assert torch.equal(shot.embeddings, expected)
-    assert lines == [f"    40 utterances  loss  2.50  {runs.shortened(shot.text)}"]
-
-
-def test_a_trainer_calls_the_watch_after_each_interval(tmp_path):
-    watch = runs.Watch(noise(0.8), say=lambda line: None)
-    trainer, _ = train(small_run(tmp_path / "run", max_utterances=24), on_log=watch)
-    rows = read_log(tmp_path / "run" / "log.csv")
-    assert [shot.utterances for shot in watch.snapshots] == [row["utterances"] for row in rows]
-    assert [shot.loss for shot in watch.snapshots] == pytest.approx([row["loss"] for row in rows])
-    last = trainer.model.audio_projector(trainer.model.encode(noise(0.8), 16_000))[0]
-    assert torch.equal(watch.snapshots[-1].embeddings, last)
-
-
-@pytest.mark.parametrize("count", [2, 4, 8])
-def test_some_snapshots_go_from_the_first_to_the_last(watch, count):
-    heard = [shot.utterances for shot in watch.some(count)]
-    assert heard[0] == 0 and heard[-1] == 90 and heard == sorted(set(heard))
-    assert len(heard) <= count
+def test_in_a_notebook_one_figure_is_drawn_again(monkeypatch):
+    drawn, model = [], ASRModel(talkative().config)
+    handle = SimpleNamespace(update=drawn.append)
+    monkeypatch.setattr(loop, "get_ipython", lambda: object())
+    monkeypatch.setattr(loop, "display", lambda figure, display_id: drawn.append(figure) or handle)
+    given = batches(model, 2, utterances=4)
+    show = loop.Live(model, {"said: go": noise(1.2)}, given)
+    loop.train(model, given, show)
+    assert len(drawn) == len(show.looks)
+    assert "4 of 4 utterances" in drawn[-1].alt and "not measured yet" in drawn[0].alt
+    story = figures.from_gibberish_to_text(show.losses, show.looks)
+    assert f"{show.looks[-1].heard}: " in story.alt
 
 
 def test_a_long_transcript_is_shortened_to_one_line():
-    assert runs.shortened("so\nit  is") == "so it is"
-    assert len(runs.shortened("word " * 40)) == runs.LONGEST
+    assert figures.shortened("so\nit  is") == "so it is"
+    assert len(figures.shortened("word " * 40)) == 62
+
+
+def test_each_mistake_changes_the_run():
+    model = ASRModel(talkative().config)
+    cases = loop.patients(model, list(load_data(clips()))[:2], steps=4)
+    assert set(cases) == {"healthy", *loop.PATIENTS}
+    assert len({tuple(case.losses) for case in cases.values()}) == 5
+    letter = {mistake: letter for letter, mistake in loop.PATIENTS.items()}
+    assert len(set(cases[letter["wrong weights"]].losses)) == 1
+    assert "healthy: " in figures.case_curves(cases).alt
 
 
 # What is kept ------------------------------------------------------------------------------------
@@ -101,93 +129,7 @@ def test_activations_are_counted_once_and_weights_not_at_all():
     assert inputs.grad is not None
 
 
-# Broken runs -------------------------------------------------------------------------------------
-
-
-def test_a_run_as_it_should_be_is_the_trainer_s(tmp_path):
-    settings = small_run(tmp_path / "ours", max_utterances=24)
-    outcome = runs.run_ablation("as it should be", settings)
-    train(small_run(tmp_path / "theirs", max_utterances=24))
-    theirs = read_log(tmp_path / "theirs" / "log.csv")
-    assert [row["loss"] for row in outcome.rows] == [row["loss"] for row in theirs]
-
-
-def test_each_ablation_changes_the_run(tmp_path):
-    losses = {}
-    for name in runs.ABLATIONS:
-        settings = small_run(tmp_path, max_utterances=24, eval_limit=2)
-        losses[name] = [row["loss"] for row in runs.run_ablation(name, settings, 2).rows]
-    assert len({tuple(each) for each in losses.values()}) == len(losses)
-
-
-def test_a_stale_optimiser_changes_no_weight(tmp_path):
-    before = {}
-
-    class Noting(runs.StaleOptimizer):
-        def train(self, resume=False):
-            before.update({k: v.clone() for k, v in self.projector.state_dict().items()})
-            return super().train(resume)
-
-    settings = small_run(tmp_path, max_utterances=24)
-    trainer = Noting(settings, say=lambda line: None)
-    runs.ABLATIONS["frozen by mistake"].spoil(trainer)
-    trainer.train()
-    after = trainer.projector.state_dict()
-    assert all(torch.equal(before[name], after[name]) for name in before)
-
-
-def test_a_run_without_a_prompt_trains_without_and_writes_with_it(tmp_path, monkeypatch):
-    seen = {}
-    text_logits, write = TextDecoder.text_logits, TextDecoder.write
-    monkeypatch.setattr(
-        TextDecoder,
-        "text_logits",
-        lambda self, *a: seen.update(train=self.prompt_length) or text_logits(self, *a),
-    )
-    monkeypatch.setattr(
-        TextDecoder,
-        "write",
-        lambda self, *a, **k: seen.update(write=self.prompt_length) or write(self, *a, **k),
-    )
-    runs.run_ablation("no prompt in training", small_run(tmp_path, max_utterances=12), 2)
-    assert seen == {"train": 0, "write": pair().decoder.prompt_length}
-
-
-def test_unmasked_labels_are_a_mean_over_every_position(tmp_path):
-    settings = small_run(tmp_path, limit=1)
-    trainer = runs.Unmasked(settings, say=lambda line: None)
-    (batch,) = first_batch(trainer)
-    labels = trainer.model.processor.labels(batch.texts)
-    came = trainer._summed_loss(0, batch, labels) / labels.numel()
-    # One clip, no padding: the ids of the whole sequence, 0 where the audio is, one by one.
-    model, decoder = trainer.model, trainer.model.decoder
-    frames, lengths = trainer._encoder_output(0, batch)
-    audio = model.audio_projector(frames)
-    before, after = decoder.prompt_before[0].tolist(), decoder.prompt_after[0].tolist()
-    ids = [0] * (len(before) + audio.shape[1]) + after + labels[0].tolist()
-    text = decoder.embed(torch.tensor([after + labels[0].tolist()]))
-    embeddings = torch.cat([decoder.embed(torch.tensor([before])), audio, text], dim=1)
-    logits = decoder.language_model(inputs_embeds=embeddings).logits[0, :-1]
-    expected = F.cross_entropy(logits, torch.tensor(ids[1:]))
-    assert came.item() == pytest.approx(expected.item(), rel=1e-4)
-    assert came.item() != pytest.approx(
-        token_loss(decoder.text_logits(audio, lengths // 5, labels), labels).item(), rel=1e-3
-    )
-
-
-def first_batch(trainer):
-    """The one batch of a run on one clip."""
-    return [batch for _, batch in itertools.islice(trainer._stream(), 1)]
-
-
-def test_outcomes_are_stored_and_read_again(tmp_path):
-    rows = [{"utterances": 100.0, "loss": 4.125}, {"utterances": 201.0, "loss": 0.5}]
-    outcomes = {
-        "one, first": runs.Outcome(rows, 0.25),
-        "two": runs.Outcome(rows[:1], 1.0),
-    }
-    runs.write_outcomes(tmp_path / "runs.csv", outcomes)
-    assert runs.read_outcomes(tmp_path / "runs.csv") == outcomes
+# Runs --------------------------------------------------------------------------------------------
 
 
 def test_a_folder_that_is_taken_gets_a_number(tmp_path):
@@ -258,29 +200,8 @@ def test_the_mask_marks_each_target_once():
     assert shown.count("-100") == len(faces) // 2 - len(labels)
 
 
-def test_loss_curves_leave_out_what_is_not_finite():
-    rows = [{"utterances": 10.0 * i, "loss": loss} for i, loss in enumerate((5.0, None, 2.0))]
-    rows.append({"utterances": 30.0, "loss": float("nan")})
-    figure = figures.loss_curves({"a run": rows}, "some runs")
-    assert figure.axes[0].lines[0].get_xydata().tolist() == [[0.0, 5.0], [20.0, 2.0]]
-    assert "a run: 5.00 at 0, 2.00 at 20" in figure.alt
-
-
 def test_the_schedule_peaks_where_the_warm_up_ends(tmp_path):
     settings = small_run(tmp_path, max_utterances=400, warmup_utterances=100, learning_rate=0.01)
     heard, rate = figures.schedule(settings).axes[0].lines[0].get_data()
     assert heard[list(rate).index(max(rate))] == 100
     assert max(rate) == pytest.approx(0.01) and rate[-1] == pytest.approx(0)
-
-
-def test_the_pictures_of_a_run_tell_what_was_seen(watch):
-    rows = [{"utterances": float(u), "loss": 5 - u / 20} for u in range(10, 100, 10)]
-    figure = figures.from_gibberish_to_text(rows, watch)
-    assert "90: 0.50" in figure.alt and f"{watch.snapshots[-1].text[:4]}" in figure.alt
-    moving = figures.moving(watch, talkative())
-    table = talkative().decoder.token_embeddings
-    for place in (0, 4, 8):
-        shot = watch.snapshots[place]
-        pairs = F.cosine_similarity(shot.embeddings[:, None], table[None], dim=2)
-        near = pairs.amax(dim=1).mean()
-        assert f"{shot.utterances}: {near:.2f}" in moving.alt

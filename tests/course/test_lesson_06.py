@@ -2,7 +2,6 @@
 
 import itertools
 import math
-from collections import Counter
 from types import SimpleNamespace
 
 import jiwer
@@ -13,6 +12,7 @@ import yaml
 from fixtures_models import noise, talkative
 
 from tiny_asr.course import lesson_06_errors as errors
+from tiny_asr.course import lesson_06_publish as publish
 from tiny_asr.course import lesson_06_word_times as word_times
 from tiny_asr.course.explorers import Explorer
 from tiny_asr.evaluation.score import Row, paired_bootstrap, score
@@ -97,13 +97,6 @@ def test_words_are_counted_in_their_groups():
     assert recall == {"other": (3, 3), "cat": (1, 2)}
 
 
-def test_letters_are_compared_inside_of_words_heard_as_similar_ones_only():
-    result = scored(("big old cats sat", "bag cats sit"), ("ship", "shep"), ("dog", "eye"))
-    assert errors.letter_swaps(result.rows) == Counter(
-        {("i", "a"): 1, ("a", "i"): 1, ("i", "e"): 1}
-    )
-
-
 # Luck --------------------------------------------------------------------------------------------
 
 
@@ -143,8 +136,6 @@ def test_figures_say_in_words_what_they_show():
     assert f"between {low:.1f} and {high:.1f}" in errors.luck_picture(ours).alt
     assert "3 at the bottom right" in errors.edit_picture(SAID, HEARD).alt
     assert "rare: 25 % of 8" in errors.shares_picture({"rare": (2, 8)}, "right").alt
-    line = {"data": "synthetic test", "clips": "336", "wer_low": "0.1", "wer_high": "0.2"}
-    assert "1 measured" in errors.width_picture(ours, [line, line | {"data": "other"}]).alt
     low, high = errors.interval(errors.resampled(ours, against=theirs))
     words = f"drawn together: {low:+.1f} to {high:+.1f}"
     assert words in errors.pairing_picture(ours, theirs, ("a", "b")).alt
@@ -171,15 +162,20 @@ def test_noise_has_its_colour_and_loudness(slope, times):
 
 def test_nobody_speaks_in_clips_of_the_lengths_asked_for():
     clips = errors.nobody_speaks((1, 2))
-    assert len(clips) == 7
-    for kind, sounds in clips.items():
-        assert [len(sound) for sound in sounds] == [SAMPLE_RATE, 2 * SAMPLE_RATE]
-        assert all(bool(s.isfinite().all()) and s.abs().max() <= 1 for s in sounds)
-        assert (kind == "silence") == (not sounds[0].any())
-    spectrum = torch.fft.rfft(clips["mains hum"][0]).abs()
-    assert int(spectrum.argmax()) == 50  # Hz, in a second of sound
-    peaks = (torch.fft.rfft(clips["a chord"][1]).abs() > 1000).nonzero()[:, 0]
-    assert 3 <= len(peaks) <= 9  # three tones, which may fall between two lines
+    assert [len(clip) / SAMPLE_RATE for clip in clips] == [1] * 6 + [2] * 6
+    assert all(bool(clip.isfinite().all()) and clip.abs().max() <= 1 for clip in clips)
+    assert not clips[0].any() and all(clip.any() for clip in clips[1:6])
+    assert int(torch.fft.rfft(clips[4]).abs().argmax()) == 50  # the hum, in a second of sound
+
+
+def test_quiet_is_put_beside_a_clip_and_nothing_of_it_is_lost():
+    clip = noise(1.0)
+    for name, sound in errors.quiet_beside(clip, 2.0).items():
+        assert len(sound) == len(clip) + (name != "as it is") * 2 * SAMPLE_RATE
+        loud = sound[sound.abs() > 0.02]
+        assert torch.equal(loud, clip[clip.abs() > 0.02])
+    model = talkative()
+    assert errors.raw(model, [clip]) == [model.transcribe(clip, SAMPLE_RATE)]
 
 
 # When was it said? -------------------------------------------------------------------------------
@@ -271,31 +267,41 @@ def test_nothing_written_has_no_times(monkeypatch):
     assert word_times.word_times(model, noise(1.0)) == []
 
 
-# Measured numbers, and the card -------------------------------------------------------------------
+# The student's model, and its card ----------------------------------------------------------------
 
 
-def test_measured_numbers_are_read_from_the_files_and_absent_ones_are_a_dash():
-    rows = errors.measured(("small", "full"))
-    assert {row["pair"] for row in rows} == {"small"}
-    table = errors.side_by_side(rows, ("small", "full")).rows
-    real = next(row for row in table if row["data"] == "real dev")
-    source = next(row for row in rows if row["data"] == "real dev" and row["group"] == "all")
-    assert real["small"].startswith(f"{100 * float(source['wer']):.1f} % (")
-    assert real["full"] == "-" and real["clips"] == source["clips"]
-    assert next(row for row in table if row["data"] == "nobody speaks")["small"].startswith("empty")
+def test_the_model_that_lesson_05_left_is_taken(tmp_path, capsys):
+    talkative().save_pretrained(tmp_path / "runs" / "mine")
+    model = publish.left_by_lesson_05(tmp_path / "runs" / "mine", "tiny", "cpu")
+    assert "yours, from runs/mine" in capsys.readouterr().out
+    kept = talkative().audio_projector.state_dict()
+    assert all(torch.equal(v, kept[k]) for k, v in model.audio_projector.state_dict().items())
+
+
+def test_without_one_a_fresh_projector_is_trained(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(publish, "MINUTE", 16)
+    model = publish.left_by_lesson_05(tmp_path, "tiny", "cpu")
+    assert "lesson 05 has left no model" in capsys.readouterr().out
+    trained = model.audio_projector.linear1.weight.clone()
+    model.reset_projector(seed=0)
+    assert 0 < float((model.audio_projector.linear1.weight - trained).abs().max()) < 0.1
 
 
 def test_the_card_holds_the_measurement_and_what_the_hub_reads():
     result = scored(("a cat sat", "a dog sat"), ("go home now", "home"), ("oh", "oh no"))
     config = SimpleNamespace(encoder="openai/whisper-tiny.en", decoder="bundled:tiny-decoder")
     model = SimpleNamespace(config=config, untrained=())
-    card = errors.model_card("mine", model, result, "three clips", (9, 10))
+    card = publish.model_card("mine", model, result, "three clips", (9, 10))
     _, front, text = card.split("---\n", 2)
     about = yaml.safe_load(front)
     assert about["base_model"] == ["openai/whisper-tiny.en"]
     assert about["pipeline_tag"] == "automatic-speech-recognition"
     assert "| three clips | 3 | 7 | whisper-english | 57.1 % (" in text and "| 1 / 2 / 1 |" in text
     assert "9 of 10" in text and "Untrained" not in text
+    other = scored(("a cat sat", "a cat sat"), ("go home now", "home"), ("oh", "oh no"))
+    gap = paired_bootstrap(result, other)
+    card = publish.model_card("mine", model, result, "three clips", (9, 10), ("tiny", gap))
+    assert "Minus `tiny` on the same clips: +14.3 points (" in card
     model.untrained, config.encoder = ("projector",), "bundled:tiny-encoder"
-    card = errors.model_card("mine", model, result, "three clips", (9, 10))
+    card = publish.model_card("mine", model, result, "three clips", (9, 10))
     assert "base_model" not in card and "**Untrained: projector.**" in card

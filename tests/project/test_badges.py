@@ -58,7 +58,7 @@ def test_without_a_repository_nothing_names_an_address(course):
 def test_each_notebook_and_its_row_in_the_readme_get_a_badge_and_an_address(course, publish):
     assert publish("some-one/a.course", course) == [*NAMES, "README.md"]
     readme = (course / "README.md").read_text(encoding="utf-8")
-    assert readme.count("colab-badge.svg") == len(NAMES) == 7
+    assert readme.count("colab-badge.svg") == len(NAMES) == 8
     for name in NAMES:
         path = f"some-one/a.course/blob/main/notebooks/{name}"
         opens = f"https://colab.research.google.com/github/{path}"

@@ -1,22 +1,15 @@
-"""The figures of notebook 05: the loss, what is written as it falls, the mask, the buckets.
-
-They are drawn from a run's own log, and from what `lesson_05_runs.Watch` saw along the way.
-"""
+"""The figures of notebook 05: the loss, what is written as it falls, the mask, the buckets."""
 
 from collections.abc import Sequence
 from itertools import cycle
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from tiny_asr.course.drawing import page
-from tiny_asr.course.lesson_03_gap import cosines
-from tiny_asr.course.lesson_05_runs import Watch, shortened
 from tiny_asr.data.batches import make_batches
 from tiny_asr.data.dataset import SpeechData
 from tiny_asr.figures.diagrams import cell, finish, sheet
-from tiny_asr.figures.plots import MOST_TOKENS, principal
 from tiny_asr.figures.style import (
     AUDIO,
     ENCODER,
@@ -34,114 +27,103 @@ from tiny_asr.figures.style import (
     seen,
 )
 from tiny_asr.model import ASRModel
-from tiny_asr.shapes import SAMPLE_RATE
 from tiny_asr.training.settings import TrainingSettings, learning_rate_at
 
-SAME_SPOT = 0.95  # cosine of two tokens
-HIGHEST_LOSS = 9.0  # that a picture shows: guessing among 2048 tokens is 7.6
-# Eight runs that stay apart in colour and, printed in grey, mostly in kind of line.
-COLORS = (SOUND, MARK, ENCODER, MEL, AUDIO, TEXT, "#7A7A7A", "black")
-LINES = ("-", "--", "-.", ":", "-", "--", "-.", ":")
+# Runs that stay apart in colour and, printed in grey, mostly in kind of line.
+COLORS = (SOUND, MARK, ENCODER, MEL, "black")
+LINES = ("-", "--", "-.", ":", (0, (5, 1)))
+
+
+def shortened(text: str, longest: int = 62) -> str:
+    """A transcript in one line of at most so many characters."""
+    text = " ".join(text.split())
+    return text if len(text) <= longest else f"{text[: longest - 4]} ..."
+
+
+def _smooth(losses: Sequence[tuple[int, float]], width: int = 9) -> tuple[np.ndarray, np.ndarray]:
+    """Utterances and losses (N,), each loss a mean with its neighbours."""
+    heard, loss = np.array(losses, dtype=float).reshape(-1, 2).T
+    width = min(width, len(loss)) // 2
+    spans = [loss[max(0, i - width) : i + width + 1].mean() for i in range(len(loss))]
+    return heard, np.array(spans)
+
+
+def _draw_losses(axes, losses: Sequence[tuple[int, float]], end: int) -> None:
+    """The loss of each step in grey, its running mean over it."""
+    if losses:
+        axes.plot(*zip(*losses, strict=True), color=PROMPT, linewidth=0.8)
+        axes.plot(*_smooth(losses), color=SOUND)
+    axes.set(xlabel="utterances heard", ylabel="loss per token", xlim=(0, end))
+    axes.set(ylim=(0, max([6.0, *(loss for _, loss in losses)])))
+    axes.xaxis.set_major_formatter(lambda value, _: many(value))
 
 
 @drawn
-def loss_curves(runs: dict[str, list[dict]], title: str, log_x: bool = False) -> Picture:
-    """The training loss against the utterances heard: name -> rows of `read_log`."""
-    figure, axes = page(3.2)
-    facts = []
-    for (name, rows), color, line in zip(runs.items(), cycle(COLORS), cycle(LINES)):
-        heard, loss = _curve(rows)
-        axes.plot(heard, loss, color=color, linestyle=line, label=name, linewidth=1.4)
-        if len(heard):
-            ends = (f"{loss[i]:.2f} at {many(heard[i])}" for i in (0, -1))
-            facts.append(f"{name}: {', '.join(ends)}")
-    axes.set(xlabel="utterances heard", ylabel="loss a token", title=title)
-    axes.set(ylim=(0, min(HIGHEST_LOSS, axes.get_ylim()[1])))
-    if log_x:
-        axes.set(xscale="log")
-    axes.xaxis.set_major_formatter(lambda value, _: many(value))
-    if len(runs) > 1:
-        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
-    figure.alt = f"{title}. Loss against utterances heard. {'; '.join(facts)}."
+def live_picture(
+    losses: Sequence[tuple[int, float]], texts: dict[str, str], end: int, title: str
+) -> Picture:
+    """The loss so far, (utterances, loss) a step, and what is written now: said -> written."""
+    figure, (axes, words) = page(
+        2.4 + 0.42 * len(texts), 2, 1, height_ratios=[2.4, 0.42 * len(texts)]
+    )
+    _draw_losses(axes, losses, end)
+    axes.set_title(title)
+    words.axis("off")
+    words.set(ylim=(len(texts), 0), xlim=(0, 1))
+    for row, (said, written) in enumerate(texts.items()):
+        words.text(0, row + 0.25, said, color="#555555", size=8, va="center")
+        line = legible(shortened(written, 86))
+        words.text(0, row + 0.68, line, family=MONOSPACE, va="center")
+    last = f"{losses[-1][1]:.2f}" if losses else "not measured yet"
+    written = "; ".join(f'{said}: "{shortened(text)}"' for said, text in texts.items())
+    figure.alt = f"{title}. Loss per token: {last}. Written now: {written}."
     return figure
 
 
-def _curve(rows: list[dict]) -> tuple[np.ndarray, np.ndarray]:
-    """Utterances and losses of a log, those that are finite."""
-    pairs = [(r["utterances"], r["loss"]) for r in rows if r["loss"] is not None]
-    pairs = np.array([p for p in pairs if np.isfinite(p[1])]).reshape(-1, 2)
-    return pairs[:, 0], pairs[:, 1]
-
-
 @drawn
-def from_gibberish_to_text(rows: list[dict], watch: Watch, count: int = 8) -> Picture:
-    """A run's loss, and below it what the watched clip's transcript was at numbered moments."""
-    chosen = [shot for shot in watch.some(count + 1) if shot.utterances > 0][:count]
+def from_gibberish_to_text(
+    losses: Sequence[tuple[int, float]], looks: Sequence[tuple[int, list[str]]], count: int = 8
+) -> Picture:
+    """A run's loss, and below it what the first clip's transcript was at numbered moments."""
+    last = len(looks) - 1
+    places = sorted({round(last * i / (count - 1)) for i in range(count)})
+    chosen = [(heard, texts[0]) for heard, texts in (looks[place] for place in places) if heard]
     figure, (axes, words) = page(
         2.9 + 0.2 * len(chosen), 2, 1, height_ratios=[2.8, 0.2 * len(chosen)]
     )
-    axes.plot(*_curve(rows), color=SOUND)
+    _draw_losses(axes, losses, losses[-1][0])
+    heard, smooth = _smooth(losses)
     words.axis("off")
     words.set(ylim=(len(chosen), 0), xlim=(0, 1))
     options = {"ha": "center", "va": "center", "color": "white", "size": 8, "weight": "bold"}
-    for number, shot in enumerate(chosen, start=1):
-        axes.plot(shot.utterances, shot.loss, "o", color=MARK, markersize=11)
-        axes.annotate(str(number), (shot.utterances, shot.loss), **options)
-        line = f"{number}  {many(shot.utterances):>6}  {legible(shortened(shot.text))}"
+    facts = []
+    for number, (place, text) in enumerate(chosen, start=1):
+        loss = smooth[np.searchsorted(heard, place)]
+        axes.plot(place, loss, "o", color=MARK, markersize=11)
+        axes.annotate(str(number), (place, loss), **options)
+        line = f"{number}  {many(place):>6}  {legible(shortened(text))}"
         words.text(0.02, number - 0.5, line, family=MONOSPACE, va="center")
-    axes.set(xlabel="utterances heard", ylabel="loss a token", ylim=(0, None))
-    axes.set_title("the loss, and what the clip's transcript was at the numbered moments")
-    said = "; ".join(f'{many(s.utterances)}: {s.loss:.2f}, "{shortened(s.text)}"' for s in chosen)
-    figure.alt = f"Loss against utterances heard, with the transcript of one clip. At {said}."
+        facts.append(f'{many(place)}: {loss:.2f}, "{shortened(text)}"')
+    axes.set_title("the loss, and what the sentence's transcript was at the numbered moments")
+    figure.alt = (
+        "Loss per token against utterances heard, with the transcript of one clip. At "
+        f"{'; '.join(facts)}."
+    )
     return figure
 
 
-def _tokens(model: ASRModel) -> Tensor:
-    """Some token embeddings (N, llm_dim), without those that lie in one spot: they never occur."""
-    table = model.decoder.some_embeddings(MOST_TOKENS).float().cpu()
-    return table[cosines(table, table).fill_diagonal_(-1).amax(dim=1) < SAME_SPOT]
-
-
 @drawn
-def moving(watch: Watch, model: ASRModel) -> Picture:
-    """How near each of the clip's embeddings is to a token, and both clouds, before and after.
-
-    Nearness is the cosine with the nearest token.
-    """
-    shots, table = watch.snapshots, model.decoder.token_embeddings.detach().cpu()
-    near = torch.stack([cosines(shot.embeddings, table).amax(dim=1) for shot in shots])
-    heard = [shot.utterances for shot in shots]
-    tokens, count = _tokens(model), near.shape[1]
-    points, _ = principal(torch.cat([tokens, shots[0].embeddings, shots[-1].embeddings]))
-    clouds = points.split([len(tokens), count, count])
-    figure, (left, right) = page(3.4, 1, 2, width_ratios=[1.2, 1])
-    edges = [*heard, 2 * heard[-1] - heard[-2]]
-    seconds = np.arange(count + 1) * model.config.samples_per_embedding / SAMPLE_RATE
-    image = left.pcolormesh(seconds, edges, near.numpy(), cmap="viridis", vmin=0, vmax=0.6)
-    figure.colorbar(image, ax=left, label="cosine with the nearest token", pad=0.01)
-    left.set(xlabel="time in the clip in s", ylabel="utterances heard")
-    left.set_title("does it point at a token?")
-    for points, name, color, marker, size in (
-        (clouds[0], "tokens", TEXT, "o", 8),
-        (clouds[1], "the clip, before", PROMPT, "s", 20),
-        (clouds[2], "the clip, after", AUDIO, "^", 20),
-    ):
-        options = {"marker": marker, "edgecolor": "black", "linewidth": 0.3 * (size > 8)}
-        right.scatter(*points.T, size, color, label=name, **options)
-    right.set(xticks=[], yticks=[], xlabel="1st principal axis", ylabel="2nd")
-    right.set_aspect("equal", "datalim")
-    right.legend(loc="upper left", bbox_to_anchor=(0, -0.1), ncols=3, handletextpad=0)
-    right.set_title("where do the clouds lie?")
-    mean = ", ".join(f"{heard[i]}: {near[i].mean():.2f}" for i in range(0, len(shots), 4))
-    own = (tokens - tokens.mean(dim=0)).norm(dim=1).mean()
-    apart = [float((s.embeddings.mean(0) - tokens.mean(0)).norm() / own) for s in shots]
-    figure.alt = (
-        f"Left: the cosine of each of the clip's {count} audio embeddings with the token nearest "
-        f"to it, utterances upwards. Its mean by utterances heard: {mean}. Right: tokens and the "
-        "clip's embeddings before and after, on two principal axes. The centres of the clouds lie "
-        f"{apart[0]:.1f} times a token's distance from its own centre apart before, "
-        f"{apart[-1]:.1f} times after."
-    )
+def case_curves(cases: dict) -> Picture:
+    """Runs on one batch: the loss of each step, name -> `lesson_05_loop.Case`."""
+    figure, axes = page(3)
+    looks = zip(cycle(COLORS), cycle(LINES))
+    for (name, case), (color, line) in zip(cases.items(), looks, strict=False):
+        axes.plot(case.losses, linestyle=line, color=color, label=name)
+    axes.set(xlabel="steps on the same four clips", ylabel="loss per token", ylim=(0, None))
+    axes.set_title("five runs on one batch")
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    ends = "; ".join(f"{n}: {c.losses[0]:.2f} to {c.losses[-1]:.2f}" for n, c in cases.items())
+    figure.alt = f"Loss per token in {len(case.losses)} steps on one batch, by run. {ends}."
     return figure
 
 

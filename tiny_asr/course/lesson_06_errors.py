@@ -1,15 +1,13 @@
-"""What notebook 06 needs to judge a recogniser: errors, luck, noise, silence, a card.
+"""What notebook 06 needs to judge a recogniser: errors, luck, noise, silence.
 
 The measuring itself is `evaluation.score`. Here are its pictures, and experiments that are too
 small or too rough for the package. All randomness is seeded; rates are in per cent.
 """
 
-import csv
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from html import escape
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,8 +18,6 @@ from tiny_asr.course.drawing import page
 from tiny_asr.course.explorers import Explorer
 from tiny_asr.evaluation.score import Result, Row, align
 from tiny_asr.figures.style import AUDIO, MARK, PROMPT, SOUND, TEXT, Picture, drawn, many
-from tiny_asr.figures.tables import Table
-from tiny_asr.hub import BUNDLED, data_dir
 from tiny_asr.shapes import SAMPLE_RATE
 
 MOST_PAIRS = 11  # of words in one line of an alignment
@@ -149,22 +145,6 @@ def word_recall(rows: Iterable[Row], group: Callable[[str], str]) -> dict[str, t
     return {name: (right[name], count) for name, count in said.items()}
 
 
-def letter_swaps(rows: Iterable[Row]) -> Counter:
-    """(letter said, letter heard) -> how often, in words that were heard as similar ones.
-
-    Where more than three quarters of the letters differ, nothing was misheard sound by sound.
-    """
-    swaps = Counter()
-    for row in rows:
-        for op, said, heard in align(row.reference, row.hypothesis):
-            if op != "substitute":
-                continue
-            pairs = edit_pairs(said, heard)
-            if sum(kind != "=" for kind, *_ in pairs) <= 0.75 * max(len(said), len(heard)):
-                swaps.update((a, b) for kind, a, b in pairs if kind == "S")
-    return swaps
-
-
 @drawn
 def shares_picture(shares: dict[str, tuple[int, int]], label: str) -> Picture:
     """Bars of counts in totals, name -> (count, total), in per cent."""
@@ -240,33 +220,6 @@ def explore_luck(result: Result) -> Explorer:
 
 
 @drawn
-def width_picture(result: Result, measured: Sequence[dict[str, str]] = ()) -> Picture:
-    """How wide the interval is, against the number of clips; dots are measured test sets."""
-    spans = [interval(resampled(result, size)) for size in SIZES]
-    widths = [high - low for low, high in spans]
-    figure, axes = page(3)
-    axes.plot(SIZES, widths, "o-", color=SOUND, label="these clips, drawn anew")
-    for size, width in zip(SIZES, widths, strict=True):
-        axes.annotate(f"{width:.1f}", (size, width), (3, 5), textcoords="offset points")
-    kept = [row for row in measured if row["wer_low"] and row["data"] == "synthetic test"]
-    clips = [int(row["clips"]) for row in kept]
-    spread = [100 * (float(row["wer_high"]) - float(row["wer_low"])) for row in kept]
-    axes.plot(clips, spread, "^", color=MARK, label="whole test sets and parts, from results.csv")
-    axes.set(xscale="log", yscale="log", xlabel="clips", ylabel="width of the interval, points")
-    axes.set_xticks(SIZES, [many(size) for size in SIZES])
-    ticks = (1, 2, 5, 10, 20, 50)
-    axes.set_yticks(ticks, [str(tick) for tick in ticks])
-    axes.minorticks_off()
-    axes.legend(loc="upper right")
-    facts = ", ".join(f"{w:.1f} at {size}" for size, w in zip(SIZES, widths, strict=True))
-    figure.alt = (
-        f"Width of the 95 per cent interval in points against the number of clips, both axes "
-        f"logarithmic: a straight falling line, {facts}. {len(kept)} measured test sets as dots."
-    )
-    return figure
-
-
-@drawn
 def pairing_picture(ours: Result, theirs: Result, names: tuple[str, str]) -> Picture:
     """The difference of two WERs on the same clips: resampled each for itself, and together."""
     apart = resampled(ours, seed=1) - resampled(theirs, seed=2)
@@ -298,24 +251,33 @@ def coloured(slope: float, seconds: float, seed: int = 0) -> torch.Tensor:
     return samples * 0.05 / samples.square().mean().sqrt()
 
 
-def nobody_speaks(seconds: Sequence[float] = (1, 2, 4, 8)) -> dict[str, list[torch.Tensor]]:
-    """Kind of sound -> clips (S,), one of each length: nothing that a word could come from."""
-    clips: dict[str, list[torch.Tensor]] = {}
+def nobody_speaks(seconds: Sequence[float] = (1, 2, 4, 8)) -> list[torch.Tensor]:
+    """Clips (S,) without a word: silence, hiss, rumble, hum and a chord of each length."""
+    clips = []
     for seed, length in enumerate(seconds):
         time = torch.arange(round(length * SAMPLE_RATE)) / SAMPLE_RATE
-        rng = np.random.default_rng(seed)
-        hum = sum(torch.sin(2 * torch.pi * 50 * k * time) / k for k in (1, 2, 3))
-        root = 220 * 2 ** (rng.integers(12) / 12)
-        chord = sum(torch.sin(2 * torch.pi * root * ratio * time) for ratio in (1, 1.25, 1.5))
-        notes = torch.tensor(root * 2 ** (rng.choice([0, 2, 4, 7, 9], 100) / 12))
-        melody = torch.sin(2 * torch.pi * notes[(time * 4).long()].cumsum(0) / SAMPLE_RATE)
-        melody = melody * torch.exp(-6 * (time % 0.25))
-        kinds = {"silence": 0 * time, "faint hiss": coloured(0, length, seed) / 50}
-        kinds |= {"white noise": coloured(0, length, seed), "pink noise": coloured(1, length, seed)}
-        kinds |= {"mains hum": 0.1 * hum, "a chord": 0.1 * chord, "a melody": 0.3 * melody}
-        for kind, sound in kinds.items():
-            clips.setdefault(kind, []).append(sound.float())
+        turns = 2 * torch.pi * time
+        hum = sum(torch.sin(50 * k * turns) / k for k in (1, 2, 3))
+        chord = sum(torch.sin(220 * ratio * turns) for ratio in (1, 1.25, 1.5))
+        clips += [0 * time, coloured(0, length, seed) / 50, coloured(0, length, seed)]
+        clips += [coloured(1, length, seed), (0.1 * hum).float(), (0.1 * chord).float()]
     return clips
+
+
+def quiet_beside(waveform: torch.Tensor, seconds: float = 2.0) -> dict[str, torch.Tensor]:
+    """A clip (S,) as it is, and with faint hiss before it, after it, and in its middle."""
+    hiss, half = coloured(0, seconds) / 50, len(waveform) // 2
+    return {
+        "as it is": waveform,
+        "quiet before": torch.cat([hiss, waveform]),
+        "quiet after": torch.cat([waveform, hiss]),
+        "quiet in the middle": torch.cat([waveform[:half], hiss, waveform[half:]]),
+    }
+
+
+def raw(model, clips: Sequence[torch.Tensor]) -> list[str]:
+    """What a model writes of clips (S,) as they are: `transcribe` would leave long quiet out."""
+    return [model.processor.decode(model.generate([clip])[0]) for clip in clips]
 
 
 @drawn
@@ -341,76 +303,3 @@ def noise_picture(curves: dict[str, dict[float, Result]], clean: Result) -> Pict
     axes.legend(loc="upper left")
     figure.alt = f"WER in per cent against signal-to-noise ratio: {'; '.join(facts)}."
     return figure
-
-
-# What the repository has measured ------------------------------------------
-
-
-def measured(pairs: Sequence[str] = ("tiny", "small")) -> list[dict[str, str]]:
-    """The lines of each pair's results.csv, with the pair's name; of a pair without one, none."""
-    rows = []
-    for pair in pairs:
-        file = data_dir() / "models" / f"{pair}-asr" / "results.csv"
-        if file.is_file():
-            with open(file, newline="", encoding="utf-8") as lines:
-                rows += [{"pair": pair} | row for row in csv.DictReader(lines)]
-    return rows
-
-
-def percent(rate: str | float | None, low=None, high=None) -> str:
-    """0.3038 -> "30.4 %", with its interval if there is one; "-" for an empty field."""
-    if rate in ("", None):
-        return "-"
-    ends = "" if low in ("", None) else f" ({100 * float(low):.1f} to {100 * float(high):.1f})"
-    return f"{100 * float(rate):.1f} %{ends}"
-
-
-def side_by_side(rows: Sequence[dict[str, str]], pairs: Sequence[str] = ("tiny", "small")) -> Table:
-    """The WER of each pair on each data set; where nobody speaks, its share of empty texts."""
-    cells: dict[tuple[str, str], dict[str, str]] = {}
-    for row in rows:
-        whole = row["group"] == "all"
-        if not (whole or row["data"] == "synthetic test"):
-            continue
-        name = row["data"] if whole else f"- {row['group']}"
-        rate = percent(row["wer"], row["wer_low"], row["wer_high"])
-        if row["data"] == "nobody speaks":
-            rate = "empty: " + percent(row["empty"], row["empty_low"], row["empty_high"])
-        cells.setdefault((name, row["clips"]), dict.fromkeys(pairs, "-"))[row["pair"]] = rate
-    return Table([{"data": name, "clips": n} | found for (name, n), found in cells.items()])
-
-
-# A model card ------------------------------------------------------------------------------------
-
-
-def model_card(name: str, model, result: Result, data: str, empty: tuple[int, int]) -> str:
-    """A README.md for the hub: what the model is and how good, every number from the measurement.
-
-    Args:
-        name: of the repository.
-        data: what `result` was measured on, in words.
-        empty: transcripts that were empty, of so many clips in which nobody speaks.
-    """
-    parts = (model.config.encoder, model.config.decoder)
-    hub = "".join(f"- {part}\n" for part in parts if not part.startswith(BUNDLED))
-    base = f"base_model:\n{hub}" if hub else ""
-    untrained = f"\n**Untrained: {', '.join(model.untrained)}.**\n" if model.untrained else ""
-    edits = f"{result.substitutions} / {result.deletions} / {result.insertions}"
-    wer = percent(result.wer.value, result.wer.low, result.wer.high)
-    cells = (data, result.utterances, result.words, result.normalizer, wer, edits)
-    return (
-        Path(__file__)
-        .with_name("model_card.md")
-        .read_text("utf-8")
-        .format(
-            name=name,
-            base=base,
-            encoder=parts[0],
-            decoder=parts[1],
-            untrained=untrained,
-            cells=" | ".join(map(str, cells)),
-            dtype=result.dtype,
-            shuffled=percent(result.wer_shuffled),
-            empty=f"{empty[0]} of {empty[1]}",
-        )
-    )

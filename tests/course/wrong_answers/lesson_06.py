@@ -45,137 +45,77 @@ def edits(said, heard):
     return wrong
 
 
-# %% 06-wer | mean of the clips' rates
-def wer(errors, words):
-    return sum(e / w for e, w in zip(errors, words, strict=True)) / len(words)
+# %% 06-guess | no upper limit
+guesses = [100, 100, 100, 20]
 
 
-# %% 06-wer | not per cent
-def wer(errors, words):
-    return 100 * sum(errors) / sum(words)
+# %% 06-guess | mean of the clips' rates
+guesses = [200, 100, 100, 31.25]
 
 
-# %% 06-wer | clips without words
-def wer(errors, words):
-    kept = [(e, w) for e, w in zip(errors, words, strict=True) if w]
-    return sum(e for e, _ in kept) / sum(w for _, w in kept)
+# %% 06-guess | not nothing wrong
+guesses = [200, 100, 0, 20]
 
 
-# %% 06-wer | no upper limit
-def wer(errors, words):
-    return min(1, sum(errors) / sum(words))
+# %% 06-guess | a list of four numbers
+guesses = 200
 
 
-# %% 06-wer | adds 0 words, not 1
-def wer(errors, words):
-    return sum(errors) / sum(max(1, count) for count in words)
+# %% 06-paired | mine minus ours
+def difference(mine, ours, words, draws):
+    return np.percentile((ours - mine)[draws].sum(axis=1) / words[draws].sum(axis=1), [2.5, 97.5])
 
 
-# %% 06-normal | more punctuation than string.punctuation
-def simplify(text):
-    import string
-
-    for mark in string.punctuation.replace("'", ""):
-        text = text.replace(mark, " ")
-    return " ".join(text.lower().split())
+# %% 06-paired | words of the same draw
+def difference(mine, ours, words, draws):
+    return np.percentile((mine - ours)[draws].sum(axis=1) / words.sum(), [2.5, 97.5])
 
 
-# %% 06-normal | leaves a space
-def simplify(text):
-    kept = "".join(c for c in text.lower() if c.isalnum() or c in "' ")
-    return " ".join(kept.split())
+# %% 06-paired | mean of the clips' differences
+def difference(mine, ours, words, draws):
+    return np.percentile(((mine - ours) / words)[draws].mean(axis=1), [2.5, 97.5])
 
 
-# %% 06-normal | the underscore is no letter
-def simplify(text):
-    import re
-
-    return " ".join(re.sub(r"[^\w'\s]", " ", text.lower()).split())
+# %% 06-paired | the middle 90 %
+def difference(mine, ours, words, draws):
+    return np.percentile((mine - ours)[draws].sum(1) / words[draws].sum(1), [5, 95])
 
 
-# %% 06-normal | several spaces in a row
-def simplify(text):
-    return "".join(c if c.isalnum() or c == "'" else " " for c in text.lower())
+# %% 06-paired | subtract first, draw by draw
+def difference(mine, ours, words, draws):
+    def ends(errors):
+        return np.percentile(errors[draws].sum(1) / words[draws].sum(1), [2.5, 97.5])
+
+    return ends(mine) - ends(ours)
 
 
-# %% 06-normal | apostrophes are to be kept
-def simplify(text):
-    return " ".join("".join(c if c.isalnum() else " " for c in text.lower()).split())
+# %% 06-paired | axis=1, not axis=0
+def difference(mine, ours, words, draws):
+    return np.percentile((mine - ours)[draws].sum(axis=0) / words[draws].sum(axis=0), [2.5, 97.5])
 
 
-# %% 06-normal | case is still there
-def simplify(text):
-    return " ".join("".join(c if c.isalnum() or c == "'" else " " for c in text).split())
+# %% 06-fool | they stay different
+pair = ("a cat sat", "a dog sat")
 
 
-# %% 06-bootstrap | mean of the clips' rates
-def interval(errors, words, draws):
-    return np.percentile((errors / words)[draws].mean(axis=1), [2.5, 97.5])
+# %% 06-fool | case, space or punctuation only
+pair = ("Hello, you!", "hello you")
 
 
-# %% 06-bootstrap | words of the same draw
-def interval(errors, words, draws):
-    return np.percentile(errors[draws].sum(axis=1) / words.sum(), [2.5, 97.5])
+# %% 06-fool | find one of your own
+pair = ("O'Brien", "zero Brien")
 
 
-# %% 06-bootstrap | the middle 90 %
-def interval(errors, words, draws):
-    rates = errors[draws].sum(axis=1) / words[draws].sum(axis=1)
-    return np.percentile(rates, [5, 95])
+# %% 06-fool | two texts in a pair
+pair = "um, yes"
 
 
-# %% 06-bootstrap | takes per cent
-def interval(errors, words, draws):
-    rates = errors[draws].sum(axis=1) / words[draws].sum(axis=1)
-    return np.percentile(rates, [0.025, 0.975])
+# %% 06-fool | both texts are the same
+pair = ("yes", "yes")
 
 
-# %% 06-bootstrap | axis=1
-def interval(errors, words, draws):
-    rates = errors[draws].sum(axis=0) / words[draws].sum(axis=0)
-    return np.percentile(rates, [2.5, 97.5])
-
-
-# %% 06-snr | take the square root
-def mix(speech, noise, snr_db):
-    wanted = speech.square().mean() / 10 ** (snr_db / 10)
-    return speech + noise * wanted / noise.square().mean()
-
-
-# %% 06-snr | the root is taken already
-def mix(speech, noise, snr_db):
-    wanted = speech.square().mean() / 10 ** (snr_db / 20)
-    return speech + noise * (wanted / noise.square().mean()).sqrt()
-
-
-# %% 06-snr | the higher the SNR, the softer the noise
-def mix(speech, noise, snr_db):
-    wanted = speech.square().mean() * 10 ** (snr_db / 10)
-    return speech + noise * (wanted / noise.square().mean()).sqrt()
-
-
-# %% 06-snr | divide by it
-def mix(speech, noise, snr_db):
-    wanted = speech.square().mean() / 10 ** (snr_db / 10)
-    return speech + noise * wanted.sqrt()
-
-
-# %% 06-snr | add it to the speech
-def mix(speech, noise, snr_db):
-    wanted = speech.square().mean() / 10 ** (snr_db / 10)
-    return noise * (wanted / noise.square().mean()).sqrt()
-
-
-# %% 06-rtfx | upside down
-def rtfx(sound, took):
-    return sum(took) / sum(sound)
-
-
-# %% 06-rtfx | mean of the batches' speeds
-def rtfx(sound, took):
-    return sum(s / t for s, t in zip(sound, took, strict=True)) / len(sound)
-
-
-# %% 06-rtfx | only the seconds of sound
-def rtfx(sound, took):
-    return sum(sound)
+# %% 06-paired | on the *same* draw
+def difference(mine, ours, words, draws):
+    first = mine[draws].sum(axis=1) / words[draws].sum(axis=1)
+    second = ours[draws[::-1]].sum(axis=1) / words[draws[::-1]].sum(axis=1)
+    return np.percentile(first - second, [2.5, 97.5])

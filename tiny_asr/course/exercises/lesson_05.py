@@ -1,61 +1,23 @@
 """Notebook 05, training: judges of the exercises."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.overrides import TorchFunctionMode
 
+from tiny_asr.audio import load_audio
 from tiny_asr.course.checks import Wrong, ask, attempted, describe, exercise, expect
-from tiny_asr.shapes import IGNORE
-from tiny_asr.training.settings import TrainingSettings, learning_rate_at
-
-
-def _padded(rows: list[list[int]], fill: int = IGNORE) -> Tensor:
-    """Rows of numbers side by side: (B, L)."""
-    width = max(map(len, rows))
-    return torch.tensor([row + [fill] * (width - len(row)) for row in rows])
-
-
-@exercise("05-mask")
-def mask(make_labels) -> str:
-    """make_labels(texts, end) -> (B, L): each text and the end token, padded with -100."""
-    for texts, end in (([[5, 6, 7], [8]], 2), ([[9]], 3), ([[4, 4], [], [1, 2, 3, 4]], 0)):
-        ended = [[*text, end] for text in texts]
-        right, width = _padded(ended), max(map(len, ended))
-        late = [[*text, *[IGNORE] * (width - len(text) - 1), end] for text in texts]
-        before = [[IGNORE] * (width - len(row)) + row for row in ended]
-        shorter = _padded([[*text[1:], end] for text in texts])
-        hidden = torch.full_like(right, IGNORE)
-        causes = {
-            "the end token is missing: the model would never learn to stop": _padded(texts),
-            "padding with 0 makes token 0 a target; -100 is left out by the loss": (
-                _padded(ended, 0)
-            ),
-            "padding with the end token makes every padded place a target": _padded(ended, end),
-            "the end token comes right after the text, the padding after it": torch.tensor(late),
-            "only the padding is -100; the text is what shall be learnt": hidden,
-            "the first token is a label, too: the prompt's last position predicts it": shorter,
-            "the padding comes behind the text, not before it": torch.tensor(before),
-            "one row for each transcript; `pad_sequence` needs batch_first=True for it": right.T,
-            "the rows are not padded: each needs -100 up to the length of the longest": ended,
-        }
-        call = f"make_labels({texts}, end={end})"
-        try:
-            came = make_labels([list(text) for text in texts], end)
-        except ValueError as error:
-            if "expected sequence of length" not in str(error):
-                raise
-            raise Wrong(
-                f"{call} stopped with {error}. Likely cause: the rows are not equally long; append "
-                "`end` first, then take the length of the longest row"
-            ) from error
-        if isinstance(came, list | tuple):  # of rows, which may be tensors of unlike lengths
-            came = [row.tolist() if hasattr(row, "tolist") else row for row in came]
-        expect(call, came, right, causes)
-    return "This is what `model.processor.labels` makes of a batch of transcripts."
+from tiny_asr.course.lesson_05_loop import PATIENTS
+from tiny_asr.hub import sample_clip
+from tiny_asr.model import ASRModel
+from tiny_asr.shapes import IGNORE, SAMPLE_RATE
 
 
 class _ByHand(TorchFunctionMode):
@@ -109,143 +71,192 @@ def entropy(cross_entropy) -> str:
     return "F.cross_entropy does the same, and leaves out -100 by itself."
 
 
-@exercise("05-warmup")
-def warmup(rate) -> str:
-    """rate(heard, highest, warmup, total): linear rise, then half a cosine down to 0."""
-    highest, rise, total = 0.002, 300, 2400
-    settings = TrainingSettings(
-        data="-", out="-", learning_rate=highest, warmup_utterances=rise, max_utterances=total
-    )
-    for heard in (0, 150, 299, 300, 825, 1350, 2399, 2400, 4500):
-        done = (heard - rise) / (total - rise)
-
-        def wave(part):
-            return highest * 0.5 * (1 + math.cos(math.pi * part))
-
-        whole, straight = wave(heard / total), highest * max(0.0, 1 - done)
-        causes = {"beyond `total` it stays at 0 and does not rise again": wave(done)}
-        if heard < rise:
-            causes = {
-                "the rise is missing: below `warmup` it is a straight line": whole,
-                "in the warm-up it must not yet be at the highest": highest,
-                "not 0 at the first clip: (heard + 1) / (warmup + 1)": highest * heard / rise,
-            }
-        elif heard <= total:
-            causes = {
-                "the fall begins where the rise ends: count from `warmup`": whole,
-                "it falls along half a cosine, not a straight line": straight,
-                "half a cosine ends at pi, not at 2 pi": wave(2 * done),
-                "a cosine falls from 1 to -1: add 1 and halve it": 2 * wave(done) - highest,
-                "it falls after the warm-up": highest,
-            }
-        shown = f"{heard}, highest={highest}, warmup={rise}, total={total}"
-        given = {"expected": learning_rate_at(heard, settings), "causes": causes, "shown": shown}
-        ask("rate", rate, heard, highest, rise, total, **given)
-    return "This is `learning_rate_at`, which the trainer asks before each step."
+@exercise("05-guess")
+def guess(guesses) -> str:
+    """Three numbers: a gradient after a second `backward`, and two norms after clipping to 1."""
+    if not isinstance(guesses, list | tuple) or len(guesses) != 3:
+        raise Wrong(f"{describe(guesses)} came; expected a list of three numbers")
+    added = "`backward` adds to the gradient that is there; only `zero_grad` empties it"
+    scaled = "all numbers shrink by one factor, so that the norm becomes 1"
+    expect("the first guess", guesses[0], 20, {added: 10, f"{added}: 10 + 10": 0})
+    expect("the second guess", guesses[1], 1, {scaled: 34, f"{scaled}, and not by 1": 33})
+    expect("the third guess", guesses[2], 0.3, {"what is short enough stays as it is": 1})
+    return "The next cell does it."
 
 
-def _joined(tensors) -> Tensor:
-    """All numbers of some tensors in a row."""
-    return torch.cat([torch.as_tensor(tensor).flatten() for tensor in tensors])
+# The loop: watched while it runs, and told by what it does ---------------------------------------
+
+STEPS = 16
+CLIPPED = 1.01  # the norm of a gradient, and a little
 
 
-@exercise("05-clip")
-def clip(clip_gradients) -> str:
-    """clip_gradients(gradients, most) -> the same tensors, their common norm at most `most`."""
-    generator = torch.Generator().manual_seed(1)
-    matrix, vector = torch.randn(3, 4, generator=generator), torch.randn(5, generator=generator)
-    cases = {
-        "[[3, 4]], [[0, 12]]": [torch.tensor([[3.0, 4.0]]), torch.tensor([[0.0, 12.0]])],
-        "[0.3, 0.4]": [torch.tensor([0.3, 0.4])],
-        "[0, 0]": [torch.zeros(2)],
-        "<a matrix and a vector>": [matrix, vector],
-    }
-    for name, gradients in cases.items():
-        numbers = _joined(gradients)
-        norm = float(numbers.norm())
-        causes = {
-            "one norm over all tensors together, else their direction changes": _joined(
-                g / max(1.0, float(g.norm())) for g in gradients
-            ),
-            "each number was cut; the whole must shrink by one factor": numbers.clamp(-1, 1),
-            "divided by the squared norm: take its root": numbers / max(1.0, norm**2),
-            "gradients of 0 have the norm 0: do not divide by it": numbers * math.nan,
-        }
-        if norm < 1:
-            causes = {"what is short enough stays as it is": numbers / norm} | causes
-        else:
-            causes["nothing was clipped"] = numbers
-        call = f"clip_gradients([{name}], most=1)"
-        came = clip_gradients([g.clone() for g in gradients], 1.0)
-        attempted(came)
-        if not isinstance(came, list | tuple) or len(came) != len(gradients):
+@dataclass
+class _Seen:
+    """What a loop did, in order: "forward", "backward" and "step"."""
+
+    order: list[str] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+    shown: list = field(default_factory=list)
+    norms: list[float] = field(default_factory=list)  # of the gradient, at each step
+    piled: bool = False  # was a gradient added to an older one?
+    astray: bool = False  # did an optimiser hold no weight of the projector?
+    optimizers: set[int] = field(default_factory=set)
+
+
+@cache
+def _small() -> tuple[ASRModel, list[dict[str, Tensor]]]:
+    """The pair `tiny`, and two batches of 0.8 s of the course's sentence."""
+    model, clip = ASRModel.from_pretrained("tiny"), load_audio(sample_clip())
+    size, batches = 8 * model.config.samples_per_embedding, []
+    for number, text in enumerate(("she listens", "to the sea")):
+        frames = model.encode(clip[number * size : (number + 1) * size], SAMPLE_RATE)
+        batches.append({"encoder_output": frames, "labels": model.processor.labels([text])})
+    return model, batches
+
+
+@contextmanager
+def _watched(model: ASRModel) -> Iterator[_Seen]:
+    """Note what happens to a model, from a fresh projector on."""
+    seen, projector = _Seen(), model.audio_projector
+    projector.requires_grad_(True)
+    projector.zero_grad()
+    model.reset_projector(seed=0)
+    weights = list(projector.parameters())
+    arrived = {}
+
+    def backward(_) -> None:
+        seen.order.append("backward")
+        seen.piled |= not torch.allclose(weights[0].grad, arrived["gradient"], rtol=1e-3)
+
+    def step(optimizer, *_) -> None:
+        held = {id(w) for group in optimizer.param_groups for w in group["params"]}
+        seen.order.append("step")
+        seen.optimizers.add(id(optimizer))
+        seen.astray |= not held & {id(w) for w in weights}
+        found = [w.grad.norm() for w in weights if w.grad is not None]
+        seen.norms.append(float(torch.stack(found).norm()) if found else 0.0)
+
+    hooks = [
+        weights[0].register_hook(lambda gradient: arrived.update(gradient=gradient.clone())),
+        weights[0].register_post_accumulate_grad_hook(backward),
+        projector.register_forward_hook(lambda *_: seen.order.append("forward")),
+        model.register_forward_hook(lambda *given: seen.losses.append(given[-1].loss.item())),
+        register_optimizer_step_pre_hook(step),
+    ]
+    try:
+        yield seen
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _symptom(seen: _Seen, moved: bool) -> str:
+    """What is wrong with a loop, by what it did; "" if nothing is."""
+    kinds = ("forward", "backward", "step")
+    forwards, backwards, steps = (seen.order.count(kind) for kind in kinds)
+    if not forwards:
+        return "the model was never asked: the loss of a batch is `model(**batch).loss`"
+    if forwards < STEPS:
+        return f"only {forwards} of {STEPS} batches were heard. Does `return` stand in the loop?"
+    if not backwards:
+        return "no weight ever got a gradient: `loss.backward()` is missing"
+    if not steps and not moved:
+        return "all weights are as they were, and the loss stands still: `step` is missing"
+    if seen.astray:
+        return (
+            "the loss stands still: gradients arrive at the projector, but the optimiser holds "
+            "other weights; give it `model.audio_projector.parameters()`"
+        )
+    if len(seen.optimizers) > 1:
+        return (
+            "more than one optimiser was made. AdamW remembers earlier gradients: make one, before "
+            "the loop"
+        )
+    if steps and seen.order.index("step") < seen.order.index("backward"):
+        return (
+            "the first step found no gradient, and each later one used that of the batch before: "
+            "`step` stands before `backward`"
+        )
+    if steps and not any(seen.norms):
+        return (
+            "each step found gradients of 0, and the loss stands still: `zero_grad` stands "
+            "between `backward` and `step`"
+        )
+    if seen.piled:
+        return (
+            "each gradient was added to those of all batches before: `zero_grad` is missing, or "
+            "is not called in each step"
+        )
+    if steps and max(seen.norms) > CLIPPED:
+        return (
+            f"a step was made with a gradient of norm {max(seen.norms):.0f}: clip it to 1, after "
+            "`backward` and before `step`"
+        )
+    return _told(seen)
+
+
+def _told(seen: _Seen) -> str:
+    """What is wrong with the losses that a loop showed; "" if nothing is."""
+    if len(seen.shown) != len(seen.losses):
+        return f"`show` was called {len(seen.shown)} times in {STEPS} steps; expected once in each"
+    if any(isinstance(loss, Tensor) and loss.requires_grad for loss in seen.shown):
+        return (
+            "`show` was given a tensor that still holds all that its gradient needs, so the memory "
+            "fills with each step: give it `loss.item()`"
+        )
+    if any(abs(float(a) - b) > 1e-3 for a, b in zip(seen.shown, seen.losses, strict=True)):
+        return "what `show` was given is not the loss of the batch"
+    first, last = sum(seen.losses[:2]) / 2, sum(seen.losses[-4:]) / 4
+    if not last < 0.75 * first:
+        return (
+            f"the loss went from {first:.2f} to {last:.2f} on two clips of a second: look at the "
+            "learning rate; 0.002 is a good one here"
+        )
+    return ""
+
+
+@exercise("05-loop")
+def loop(train) -> str:
+    """train(model, batches, show): a loop that teaches the projector, seen by what it does."""
+    model, pair = _small()
+    with _watched(model) as seen:
+        before = [w.detach().clone() for w in model.audio_projector.parameters()]
+        try:
+            attempted(train(model, [pair[i % 2] for i in range(STEPS)], seen.shown.append))
+        except RuntimeError as error:
+            if "modified by an inplace operation" in str(error):
+                raise Wrong(
+                    "`backward` found weights that had changed since the loss was computed. Likely "
+                    "cause: `step` stands before `backward`"
+                ) from error
+            if "does not require grad" not in str(error):
+                raise
             raise Wrong(
-                f"{call} gave {describe(came)}; expected a list of {len(gradients)} tensors."
-            )
-        expect(call, _joined(came), numbers * min(1.0, 1.0 / norm) if norm else numbers, causes)
-    return "Only the length changes, never the direction."
+                "`backward` found nothing that learns. Likely cause: the projector is frozen, or "
+                "the loss was computed under `torch.no_grad()`"
+            ) from error
+        after = list(model.audio_projector.parameters())
+    moved = not all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    if symptom := _symptom(seen, moved):
+        raise Wrong(symptom)
+    return f"From {seen.losses[0]:.2f} to {seen.losses[-1]:.2f} in {STEPS} steps. Now let it run."
 
 
-STEPS = 60
-
-
-def _loop(order: str, loss_of: Callable = F.cross_entropy) -> list[float]:
-    """Losses of SGD on one toy batch; `order`: of backward, zero and step in each step."""
-    module, inputs, targets = toy_batch()
-    optimizer = torch.optim.SGD(module.parameters(), lr=0.5)
-    losses = []
-    for _ in range(STEPS):
-        loss = loss_of(module(inputs), targets)
-        losses.append(loss.item())
-        actions = {"backward": loss.backward, "zero": optimizer.zero_grad, "step": optimizer.step}
-        for action in order.split():
-            actions[action]()
-    return losses
-
-
-def toy_batch() -> tuple[nn.Module, Tensor, Tensor]:
-    """A linear layer, a batch (8, 6) and its targets (8,), always the same."""
-    generator = torch.Generator().manual_seed(0)
-    module = nn.Linear(6, 4)
-    with torch.no_grad():
-        module.weight.copy_(torch.randn(4, 6, generator=generator) / 3)
-        module.bias.zero_()
-    return module, torch.randn(8, 6, generator=generator), torch.arange(8) % 4
-
-
-@exercise("05-overfit")
-def overfit(answer) -> str:
-    """overfit(module, inputs, targets, steps) -> the losses, falling to almost nothing."""
-
-    def twice_softmax(scores, targets):
-        return F.cross_entropy(scores.softmax(dim=-1), targets)
-
-    def without_log(scores, targets):
-        return F.nll_loss(scores.softmax(dim=-1), targets)
-
-    in_order = "zero backward step"
-    right = _loop(in_order)
-    module, inputs, targets = toy_batch()
-    seen = []  # the gradients on their way to the weight
-    module.weight.register_hook(seen.append)
-    came = answer(module, inputs, targets, STEPS)
-    still = "`zero_grad` between `backward` and `step` throws the gradients away (first bug)"
-    if not seen:
-        still = "`backward` is missing, so there is no gradient"
-    elif module.weight.grad is not None:
-        still = "`step` is missing, or it stands before `backward`, where there is no gradient yet"
-    twice = "`F.cross_entropy` does the softmax itself; give it the raw scores (second bug)"
-    late = "`step` comes before `backward`, so it uses the gradients of the step before"
-    nll = "`F.nll_loss` wants logarithms; keep `F.cross_entropy`, and leave out the softmax"
-    causes = {
-        still: _loop(""),
-        twice: _loop(in_order, twice_softmax),
-        f"{still}; and the softmax is done twice (second bug)": _loop("", twice_softmax),
-        "without zero_grad the gradients of all steps add up": _loop("backward step"),
-        late: _loop("step zero backward"),
-        nll: _loop(in_order, without_log),
-        "`return` stands in the loop and ends it after one step": right[:1],
-        "this is the last loss alone; return the list of all": right[-1],
+@exercise("05-cases")
+def cases(diagnosis) -> str:
+    """What is wrong with the runs A to D: letter -> mistake."""
+    if not isinstance(diagnosis, dict) or set(diagnosis) != set(PATIENTS):
+        raise Wrong(f"{describe(diagnosis)} came; expected a mistake for each of A, B, C and D")
+    attempted(list(diagnosis.values()))
+    clues = {
+        "wrong texts": "whose loss falls as it should, and whose text was said in another clip?",
+        "wrong weights": "whose loss never moves, not even in the last digit?",
+        "rate too high": "whose loss jumps about at first, and then stays where nothing is heard?",
+        "rate too low": "whose loss falls smoothly, in steps that are far too small?",
     }
-    expect(f"overfit(<layer>, <8 inputs>, <8 targets>, steps={STEPS})", came, right, causes)
-    return f"From {right[0]:.2f} to {right[-1]:.2f}: a loop that can learn eight things by heart."
+    for letter, mistake in PATIENTS.items():
+        if diagnosis[letter] not in clues:
+            raise Wrong(f"{letter}: {diagnosis[letter]!r} came; expected one of {', '.join(clues)}")
+        if diagnosis[letter] != mistake:
+            raise Wrong(f"{letter} is not {diagnosis[letter]!r}. Ask: {clues[diagnosis[letter]]}")
+    return "Three of them a curve tells. The fourth tells nobody who does not read and listen."

@@ -1,13 +1,12 @@
 """Notebook 06, evaluation: judges of the exercises."""
 
 import re
-import string
 
 import jiwer
 import numpy as np
-import torch
 
-from tiny_asr.course.checks import ask, exercise
+from tiny_asr.course.checks import Wrong, ask, attempted, describe, exercise, expect
+from tiny_asr.evaluation.score import normalise
 
 
 def _fewest(said: list[str], heard: list[str], substitution: float = 1, free: str = "") -> float:
@@ -63,164 +62,105 @@ def edits(answer) -> str:
     return "S + D + I, without trying out every way to lay the two side by side."
 
 
-@exercise("06-wer")
-def wer(answer) -> str:
-    """wer(errors, words) -> all errors / all words."""
-    cases = (([1, 2], [10, 4]), ([0, 3, 0], [20, 2, 8]), ([2, 0, 1], [6, 3, 0]), ([3, 4], [1, 2]))
-    for errors, words in cases:
-        total, clips = sum(errors) / sum(words), list(zip(errors, words, strict=True))
-        rates = [e / w for e, w in clips if w]
-        with_words, at_least_one = sum(e for e, w in clips if w), sum(max(1, w) for w in words)
-        causes = {
-            "a WER has no upper limit: words that nobody said count, too": min(1, total),
-            "this is the mean of the clips' rates; sum first, divide once": sum(rates) / len(rates),
-            "the mean of the clips' rates is another number; sum first, divide once": (
-                sum(rates) / len(words)
-            ),
-            "a fraction is asked for, not per cent": 100 * total,
-            "this is the share of clips with an error": sum(e > 0 for e in errors) / len(errors),
-            "divide by the words, not by the clips": sum(errors) / len(errors),
-            "a clip without words adds 0 words, not 1": sum(errors) / at_least_one,
-            "errors count in clips without words as well": with_words / sum(words),
-        }
-        ask("wer", answer, errors, words, expected=total, causes=causes)
-    return "A clip of 20 words now counts ten times as much as one of 2."
+@exercise("06-guess")
+def guess(guesses) -> str:
+    """Four WERs in per cent, guessed before they are counted."""
+    if not isinstance(guesses, list | tuple) or len(guesses) != 4:
+        raise Wrong(f"{describe(guesses)} came; expected a list of four numbers")
+    attempted(guesses)
+    causes = (
+        {"added words are errors, too, and a WER has no upper limit": 100, "in per cent": 2},
+        {
+            "laid side by side: two substitutions, and one word that was left out": 66.7,
+            "one of three words counts as right only if it is the same word": 33.3,
+        },
+        {
+            "nothing written is not nothing wrong: each word said is a deletion": 0,
+            "there are 3 deletions in 3 words": 300,
+        },
+        {
+            "this is the mean of the clips' rates; sum first, divide once": 31.25,
+            "this is the share of clips with an error": 100,
+        },
+    )
+    rights = (200, 100, 100, 20)
+    for number, (came, right, each) in enumerate(zip(guesses, rights, causes, strict=True), 1):
+        expect(f"guess {number}", came, right, each, tolerance=5e-3)
+    return "The next cell counts them."
 
 
-@exercise("06-normal")
-def normal(answer) -> str:
-    """simplify(text) -> lower case, letters digits apostrophes, single spaces."""
-    cases = {
-        "Hello": "hello",
-        "Twenty-one,  please!": "twenty one please",
-        "  I DON'T\nknow... ": "i don't know",
-        "wait--what? No. 7": "wait what no 7",
-        "Señor,\tyou": "señor you",
-        "take_2, please": "take 2 please",
-        "\u201cHello\u201d \u2014 he said": "hello he said",
-    }
-    ascii_only = set("abcdefghijklmnopqrstuvwxyz0123456789'")
-
-    def spaced(text, kept=lambda c: c.isalnum() or c == "'"):
-        return "".join(c if kept(c) else " " for c in text)
-
-    def single(text):
-        return " ".join(text.split())
-
-    for text, right in cases.items():
-        lower = text.lower()
-        plain = "".join(c for c in lower if c.isalnum() or c in "' \n\t")
-        known = lower.translate({ord(c): " " for c in string.punctuation if c != "'"})
-        no_apostrophes = single(spaced(lower).replace("'", ""))
-        no_digits = single(spaced(lower, lambda c: c.isalpha() or c == "'"))
-        causes = {
-            "case is still there": single(spaced(text)),
-            "a character that goes leaves a space: twenty-one is two words": single(plain),
-            "several spaces in a row, or at the ends, are still there": spaced(lower),
-            "several spaces in a row are still there": spaced(lower).strip(),
-            "white space at the ends is still there": plain,
-            "apostrophes are to be kept": single(spaced(lower).replace("'", " ")),
-            "apostrophes are to be kept, like this one: don't": no_apostrophes,
-            "there is more punctuation than string.punctuation has: ask `isalnum`": single(known),
-            "punctuation is still there": single(lower),
-            "the underscore is no letter, though \\w in a regular expression takes it for one": (
-                single(re.sub(r"[^\w']", " ", lower))
-            ),
-            "digits are to be kept": no_digits,
-            "letters are more than a to z: `isalnum` knows them all": (
-                single(spaced(lower, ascii_only.__contains__))
-            ),
-        }
-        ask("simplify", answer, text, expected=right, causes=causes, shown=repr(text))
-    return "Three rules; Whisper's has hundreds more, most of them spellings."
-
-
-@exercise("06-bootstrap")
-def bootstrap(answer) -> str:
-    """interval(errors, words, draws) -> (low, high) of the middle 95 % of the draws' WERs."""
+@exercise("06-paired")
+def paired(answer) -> str:
+    """difference(mine, ours, words, draws) -> (low, high) of the difference of two WERs."""
     rng = np.random.default_rng(0)
     words = rng.integers(2, 20, 40)
-    larger = rng.binomial(words, 0.3), words, rng.integers(40, size=(500, 40))
-    small = [1, 0, 2], [4, 8, 2], [[0, 0, 1], [2, 1, 2], [1, 1, 1]]
+    hard = rng.uniform(0.05, 0.6, 40)  # hard for both
+    mine, ours = rng.binomial(words, hard), rng.binomial(words, 0.7 * hard)
+    small = [1, 0, 2], [0, 1, 1], [4, 8, 2], [[0, 0, 1], [2, 1, 2], [1, 1, 1]]
     cases = {
-        "[1, 0, 2], [4, 8, 2], [[0, 0, 1], [2, 1, 2], [1, 1, 1]]": map(np.array, small),
-        "<errors of 40 clips>, <words of 40 clips>, <500 draws>": larger,
+        "[1, 0, 2], [0, 1, 1], [4, 8, 2], [[0, 0, 1], [2, 1, 2], [1, 1, 1]]": map(np.array, small),
+        "<errors of 40 clips>, <the same of ours>, <words>, <500 draws>": (
+            mine,
+            ours,
+            words,
+            rng.integers(40, size=(500, 40)),
+        ),
     }
-    for shown, (errors, words, draws) in cases.items():
-        drawn, of = errors[draws], words[draws]
-        rates, flat = drawn.sum(axis=1) / of.sum(axis=1), drawn.sum() / of.sum()
-        whole, columns = drawn.sum(axis=1) / words.sum(), drawn.sum(axis=0) / of.sum(axis=0)
-        means, bell = (errors / words)[draws].mean(axis=1), 2 * rates.std()
+    for shown, (a, b, of, draws) in cases.items():
+        rates, theirs = a[draws].sum(1) / of[draws].sum(1), b[draws].sum(1) / of[draws].sum(1)
+        other = draws[::-1]
+        apart = rates - b[other].sum(1) / of[other].sum(1)
+        means = ((a - b) / of)[draws].mean(axis=1)
 
         def middle(values, ends=(2.5, 97.5)):
             return np.percentile(values, ends)
 
+        gaps, flat = rates - theirs, (a - b)[draws].sum(axis=0) / of[draws].sum(axis=0)
         causes = {
-            "this is the mean of the clips' rates; sum the errors and the words of a draw": (
+            "mine minus ours: a lower WER of mine is negative": middle(-gaps),
+            "these are the ends of two intervals, subtracted; subtract first, draw by draw": (
+                middle(rates) - middle(theirs)
+            ),
+            "both must be counted on the *same* draw": middle(apart),
+            "this is the mean of the clips' differences; sum the errors and the words of a draw": (
                 middle(means)
             ),
-            "divide by the words of the same draw, not of all clips": middle(whole),
-            "these are the 5th and the 95th percentile: the middle 90 %": middle(rates, [5, 95]),
-            "np.percentile takes per cent: 2.5 and 97.5": middle(rates, [0.025, 0.975]),
-            "these are the lowest and the highest rate": [rates.min(), rates.max()],
-            "fractions are asked for, not per cent": middle(100 * rates),
-            "sum over the clips of each draw, axis=1, not over all draws": [flat, flat],
-            "sum over the clips of each draw, axis=1, not axis=0": middle(columns),
-            "this is the WER plus and minus two standard deviations": [
-                rates.mean() - bell,
-                rates.mean() + bell,
-            ],
+            "divide by the words of the same draw, not of all clips": (
+                middle((a - b)[draws].sum(1) / of.sum())
+            ),
+            "these are the 5th and the 95th percentile: the middle 90 %": middle(gaps, [5, 95]),
+            "np.percentile takes per cent: 2.5 and 97.5": middle(gaps, [0.025, 0.975]),
+            "fractions are asked for, not per cent": middle(100 * gaps),
+            "sum over the clips of each draw, axis=1, not axis=0": middle(flat),
+            "this is the interval of mine alone": middle(rates),
         }
-        given = {"expected": middle(rates), "causes": causes, "shown": shown}
-        ask("interval", answer, errors, words, draws, **given)
-    return "No formula, no bell curve: only drawing again."
+        ask(
+            "difference", answer, a, b, of, draws, expected=middle(gaps), causes=causes, shown=shown
+        )
+    return "What is hard for both cancels, draw by draw."
 
 
-@exercise("06-snr")
-def snr(answer) -> str:
-    """mix(speech, noise, snr_db) -> speech plus noise of the right power."""
-    speech = torch.tensor([0.2, -0.4, 0.1, 0.3])
-    noise = torch.tensor([0.1, 0.3, -0.1, 0.05])
-    for snr_db in (10, 0, -6, 20):
-        ratio = 10 ** (snr_db / 10)
-        loud, soft = speech.square().mean(), noise.square().mean()
-        powers = loud / soft
-        factor = (powers / ratio).sqrt()
-        right, with_20 = speech + factor * noise, powers.sqrt() * 10 ** (-snr_db / 10)
-        no_decibels = (powers / snr_db).sqrt() if snr_db > 0 else 1
-        factors = {
-            "a factor multiplies the power by its square: take the square root": powers / ratio,
-            "under the root stand powers, and theirs is 10 ** (snr_db / 10); with / 20 the root is "
-            "taken already": (powers / ratio**0.5).sqrt(),
-            "the sign: the higher the SNR, the softer the noise": (powers * ratio).sqrt(),
-            "decibels of power are 10 * log10, not 20": with_20,
-            "the noise's own power matters, too: divide by it": (loud / ratio).sqrt(),
-            "the speech's power matters, too": (1 / soft / ratio).sqrt(),
-            "the noise is not scaled": 1,
-            "decibels are a logarithm: the ratio is 10 ** (snr_db / 10)": no_decibels,
-        }
-        causes = {cause: speech + each * noise for cause, each in factors.items()}
-        causes |= {
-            "this is the noise alone; add it to the speech": factor * noise,
-            "the speech stays as it is; scale the noise": right / factor,
-        }
-        ask("mix", answer, speech, noise, snr_db, expected=right, causes=causes)
-    return "At 0 dB both are equally strong; each 10 dB less is ten times the noise's power."
+def _plain(text: str) -> str:
+    """Lower case, words only."""
+    return " ".join(re.findall(r"[\w']+", text.lower()))
 
 
-@exercise("06-rtfx")
-def rtfx(answer) -> str:
-    """rtfx(sound, took) -> seconds of sound for each second of computing."""
-    for sound, took in (([10, 30], [1, 1]), ([60, 60], [2, 6]), ([5], [10])):
-        whole = sum(sound) / sum(took)
-        each = [s / t for s, t in zip(sound, took, strict=True)]
-        mean = sum(each) / len(each)
-        causes = {
-            "this is upside down: sound divided by time": 1 / whole,
-            "this is the mean of the batches' speeds; sum first, divide once": mean,
-            "this is the fastest batch": max(each),
-            "this is only the last batch": each[-1],
-            "these are only the seconds of sound": sum(sound),
-        }
-        ask("rtfx", answer, sound, took, expected=whole, causes=causes)
-    return "Now say beside it: which device, which number format, which batch."
+@exercise("06-fool")
+def fool(pair) -> str:
+    """(a, b): two texts with other words, which the normaliser takes for the same."""
+    both = isinstance(pair, list | tuple) and len(pair) == 2
+    if not both or not all(isinstance(text, str) for text in pair):
+        raise Wrong(f"{describe(pair)} came; expected two texts in a pair: (said, heard)")
+    a, b = pair
+    left, right = normalise(a), normalise(b)
+    if not left and not right:
+        raise Wrong("nothing is left of either text: take some that has words in it")
+    if left != right:
+        raise Wrong(f"they stay different: {left!r} and {right!r}. Look for what it throws away")
+    if a == b:
+        raise Wrong("both texts are the same; expected other words that are *taken* for the same")
+    if _plain(a) == _plain(b):
+        raise Wrong("they differ in case, space or punctuation only; expected other *words*")
+    if {_plain(a), _plain(b)} == {"o'brien", "zero brien"}:
+        raise Wrong("that one was in the text above; find one of your own")
+    return f"Both become {left!r}. Would a reader of your subtitles agree?"
