@@ -1,7 +1,7 @@
 """Measure a trained pair, and write what its model card says: results.csv.
 
     python -m recipes.measure tiny
-    python -m recipes.measure small --encoder ../shared/weights/whisper-tiny.en
+    python -m recipes.measure small --encoder DIR  # a local copy of whisper-base
 
 Each line of `data/models/NAME-asr/results.csv` is one `tiny-asr evaluate`, or one group of it:
 synthetic test speech by family, real speech by speaker, the same with noise mixed in and in one
@@ -40,14 +40,15 @@ def lines(name: str, result: Result, group: str | None) -> list[dict]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measure a trained pair.")
-    parser.add_argument("model", help="tiny or small, or a directory")
+    parser.add_argument("model", help="tiny, small or medium, or a directory")
     parser.add_argument("--encoder", help="a local copy of the encoder")
+    parser.add_argument("--decoder", help="a local copy of the decoder")
     parser.add_argument("--limit", type=int, help="clips of each data set, to try it out")
     parser.add_argument("--brief", action="store_true", help="no added noise, no exchanged audio")
     parser.add_argument("--out", type=Path, help="results.csv of the model's folder")
     a = parser.parse_args()
     torch.set_num_threads(2)
-    model = ASRModel.from_pretrained(a.model, encoder=a.encoder)
+    model = ASRModel.from_pretrained(a.model, encoder=a.encoder, decoder=a.decoder)
     real, silent = SHARED / "speech" / "dev.parquet", WORK / "no-speech"
     noise = noise_utterances(silent / "noise.parquet").load_all()
 

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PretrainedConfig
 from transformers.utils import logging as hf_logging
 
-PAIRS = ("tiny", "small", "full")
+PAIRS = ("tiny", "small", "medium", "full")
 BUNDLED = "bundled:"
 OWNER_AND_NAME = re.compile(r"(?!\.)[\w.-]+/[\w.-]+")  # of a model; a path may begin with "."
 SEED = 0  # of the weights of parts that nobody has trained yet

@@ -7,6 +7,7 @@ checkout), and writes, under runs/prepare/kokoro/,
 
     novels.txt      300 000 sentences of 1 to 26 words, and 45 000 pairs of neighbours
     everyday.txt    300 000 sentences of grammar.py, 8 % of them runs of words without sense
+    heldout.txt     sentences of the five books that text.py puts aside for tests
 
 one a line: as a voice reads it, a tab, and as a recogniser is to write it. No two are to be written
 alike, and none is, or stands in, one of the five books that text.py puts aside for tests. The same
@@ -121,9 +122,10 @@ class Novels:
         return this
 
 
-def read_novels(lines: Iterable[str], known: set[str]) -> Novels:
-    """From the shared file's lines and the words that a dictionary knows."""
-    novels, name, year, before, torn = Novels(), "", 0, None, False
+def read_novels(lines: Iterable[str], known: set[str]) -> tuple[Novels, Novels]:
+    """From the shared file's lines and the words that a dictionary knows: what is trained on, and
+    the same of the books put aside."""
+    novels, aside, name, year, before, torn = Novels(), Novels(), "", 0, None, False
     for line in lines:
         line = line.rstrip("\n")
         if line.startswith(BOOK):
@@ -134,11 +136,13 @@ def read_novels(lines: Iterable[str], known: set[str]) -> Novels:
         continued, torn = torn, bool(TORN.search(line))
         if name in HELD_OUT:
             novels.held_out |= {transcript(line), normalise_transcript(cleaned(line) or "")}
+            if not (continued or torn):
+                aside.add(line, year, None, known)
         elif continued or torn:
             before = None
         else:
             before = novels.add(line, year, before, known)
-    return novels
+    return novels, aside
 
 
 class Texts:
@@ -213,7 +217,7 @@ def main() -> None:
     with lzma.open(arguments.dictionary, "rt", encoding="utf-8", errors="replace") as source:
         known = {re.sub(r"\(\d\)$", "", line.split()[0]) for line in source}
     with lzma.open(arguments.text, "rt", encoding="utf-8") as source:
-        found = read_novels(source, known)
+        found, aside = read_novels(source, known)
     rng, texts = np.random.default_rng(arguments.seed), Texts(found.held_out)
     try:
         singles = texts.new(most_modern(found.sentences, rng))
@@ -228,6 +232,10 @@ def main() -> None:
         more = texts.new(everyday(rare, common, 3 * arguments.everyday, rng))
         rows = take(more, arguments.everyday, "different sentences of the grammar")
         write(arguments.out / "everyday.txt", rows, rng)
+        trained = {target for _, target in rows} | {one.target for one in found.sentences}
+        kept = {one.target: one.spoken for one in aside.sentences if one.target not in trained}
+        rows = [(spoken, target) for target, spoken in kept.items()]
+        write(arguments.out / "heldout.txt", rows, rng)
     except ValueError as error:
         parser.error(str(error))
 

@@ -76,8 +76,9 @@ def filtered(
     spectrum = torch.fft.rfft(before, size) * torch.fft.rfft(kernels, size)
     after = torch.fft.irfft(spectrum, size)[:, delay : delay + length]
     own = [sizes[row] for row in rows]
-    beyond = torch.arange(length) >= torch.tensor(own)[:, None]
-    after = after.masked_fill(beyond.to(after.device), 0.0)
+    beyond = torch.arange(length, device=after.device)
+    beyond = beyond >= torch.tensor(own, device=after.device)[:, None]
+    after = after.masked_fill(beyond, 0.0)
     # At most 20 dB: what a band limit leaves of a clip without speech is not blown up.
     louder = rms(before, own) / rms(after, own).clamp(min=QUIETEST)
     waveforms = waveforms.clone()

@@ -1,0 +1,1 @@
+"""Trains what hears: the tiny encoder, and the projectors of `tiny`, `small` and `medium`."""

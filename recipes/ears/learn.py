@@ -1,0 +1,216 @@
+"""What the two training programs share: sources, a loop that ends at a time, CTC on tokens."""
+
+import argparse
+import csv
+import math
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from recipes.ears.bank import Bank, Scenes, batches
+from recipes.ears.pack import OUT as PACKS
+from recipes.ears.scene import Heard, Microphone
+from recipes.text import WORK
+from tiny_asr.decoder import token_loss
+from tiny_asr.model import ASRModel
+
+SPEEDS = (0.85, 0.92, 1.0, 1.0, 1.0, 1.08, 1.16)
+SHARES = {"natural": 0.66, "real": 0.14, "accents": 0.09, "untranscribed": 0.03, "robots": 0.08}
+
+
+class TokenCTC(nn.Module):
+    """CTC (Graves et al. 2006) of audio embeddings against the decoder's own token table.
+
+    Each audio embedding is to point to the token that is said there, or to nothing. So a projector
+    learns where words are before the decoder can tell it, and the cliff comes sooner. Thrown away
+    after training.
+    """
+
+    def __init__(self, table: Tensor):
+        super().__init__()
+        self.register_buffer("table", F.normalize(table.detach().float(), dim=-1))
+        self.nothing = nn.Parameter(torch.randn(table.shape[1]) / math.sqrt(table.shape[1]))
+        self.scale = nn.Parameter(torch.tensor(math.log(10.0)))
+
+    def forward(self, embeddings: Tensor, lengths: Tensor, texts: list[list[int]]) -> Tensor:
+        """Nats a token, mean over the clips in which somebody speaks.
+
+        Args:
+            embeddings: (B, A, llm_dim); lengths: (B,) on the CPU. texts: token ids of each row.
+        """
+        rows = [row for row, ids in enumerate(texts) if ids]
+        pointed = F.normalize(embeddings[rows].float(), dim=-1)
+        goals = torch.cat([self.table, F.normalize(self.nothing, dim=0)[None]])
+        logs = (self.scale.exp() * pointed @ goals.T).float().log_softmax(-1).transpose(0, 1)
+        return ctc_loss(logs, lengths[rows], [texts[row] for row in rows], len(self.table))
+
+
+def ctc_loss(logs: Tensor, lengths: Tensor, texts: list[list[int]], blank: int) -> Tensor:
+    """Mean over clips of the CTC loss a token. logs: (T, B, V) log-probabilities."""
+    if not texts:  # nobody speaks in any of them
+        return logs.sum() * 0.0
+    sizes = torch.tensor([len(ids) for ids in texts])
+    ids = torch.tensor([token for ids in texts for token in ids], device=logs.device)
+    loss = F.ctc_loss(logs, ids, lengths, sizes, blank, reduction="none", zero_infinity=True)
+    return (loss / sizes.to(loss.device)).mean()
+
+
+class Writer:
+    """A pair's projector and frozen decoder, and the losses of a true text given encoder frames.
+
+    Args:
+        ctc: weight of the CTC loss.
+    """
+
+    def __init__(self, pair: ASRModel, ctc: float, weight_decay: float, learning_rate: float):
+        self.pair, self.weight, self.learning_rate = pair, ctc, learning_rate
+        self.ctc = TokenCTC(pair.decoder.token_embeddings).to(pair.device)
+        self.trained = [*pair.audio_projector.parameters(), *self.ctc.parameters()]
+        self.optimizer = torch.optim.AdamW(
+            self.trained, lr=learning_rate, betas=(0.9, 0.98), weight_decay=weight_decay,
+            fused=pair.device.type == "cuda",
+        )  # fmt: skip
+
+    def losses(self, frames: Tensor, lengths: Tensor, texts: list[str]) -> tuple[Tensor, Tensor]:
+        """Nats a token as the decoder writes them, and of CTC.
+
+        Args:
+            frames: encoder output (B, T, encoder_dim); lengths: own encoder frames (B,), CPU.
+        """
+        pair = self.pair
+        labels = pair.processor.labels(texts)
+        embeddings = pair.audio_projector(frames)
+        own = lengths // pair.config.audio_downsample_rate
+        labels_there = labels.to(frames.device, non_blocking=True)
+        logits = pair.decoder.text_logits(embeddings, own, labels_there)
+        end = pair.decoder.end_id
+        ids = [[token for token in row if token not in (-100, end)] for row in labels.tolist()]
+        return token_loss(logits, labels_there), self.ctc(embeddings, own, ids)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Where sound is, and how long to train."""
+    parser.add_argument("--packs", type=Path, default=PACKS, help="what pack.py wrote")
+    parser.add_argument("--natural", type=Path, default=WORK / "kokoro" / "packs")
+    parser.add_argument("--robots", type=Path, default=WORK / "robots")
+    parser.add_argument("--limit", type=int, help="packs of each folder, to try it out")
+    parser.add_argument("--out", type=Path, required=True, help="where weights and logs go")
+    parser.add_argument("--minutes", type=float, default=20.0, help="after all sound is loaded")
+    parser.add_argument("--until", type=float, help="instead: the time to end at, as `date +%%s`")
+    parser.add_argument("--batch-seconds", type=float, default=1000.0)
+    parser.add_argument("--warmup", type=int, default=200, help="steps")
+    parser.add_argument("--log-every", type=int, default=100, help="steps")
+    parser.add_argument("--ctc", type=float, default=1.0, help="weight of CTC on the embeddings")
+    parser.add_argument("--workers", type=int, default=16, help="threads that decode sound")
+    parser.add_argument("--seed", type=int, default=0)
+
+
+def minutes(a: argparse.Namespace) -> float:
+    """How long to train, from now on."""
+    return a.minutes if a.until is None else max(0.01, (a.until - time.time()) / 60)
+
+
+class Sound:
+    """Everything that training hears, through one kind of microphone."""
+
+    def __init__(self, a: argparse.Namespace, bins: int, multiple: int, device):
+        torch.backends.cuda.enable_cudnn_sdp(False)  # it plans each new shape, too
+        def packs(folder: Path) -> list[Path]:
+            return sorted(folder.glob("*.json"))[: a.limit]
+
+        def one(name: str) -> list[Path]:
+            path = a.packs / f"{name}.json"
+            return [path] if path.is_file() else []
+
+        folders = {"natural": packs(a.natural), "robots": packs(a.robots)}
+        sources = {name: (folders.get(name, one(name)), SHARES[name]) for name in SHARES}
+        noise = Bank({"noise": (one("noise"), 1.0)}, device, a.workers)
+        self.bank = Bank(sources, device, a.workers)
+        self.microphone = Microphone(self.bank, noise, bins, multiple, a.seed)
+        self.plans = batches(self.bank, a.batch_seconds, SPEEDS, np.random.default_rng(a.seed))
+        self.tests = {}
+        for name in ("dev", "accents-test", "natural-test"):
+            if one(name):
+                test = Bank({name: (one(name), 1.0)}, device, a.workers)
+                self.tests[name] = Microphone(test, noise, bins, multiple, a.seed)
+
+    def batch(self, clean: bool = False) -> tuple[Heard, list[str]]:
+        """What is heard, and what is said in it."""
+        scenes, speed = next(self.plans)
+        heard = self.microphone(scenes, speed, clean)
+        return heard, [self.bank.text(clips) for clips in scenes.clips]
+
+    def test(self, name: str, most: int = 200, size: int = 40) -> Iterator[tuple[Heard, list[str]]]:
+        """The clips of a test as they are, the shortest first."""
+        microphone = self.tests[name]
+        bank = microphone.bank
+        order = np.argsort(bank.lengths)[:: max(1, len(bank.lengths) // most)]
+        for first in range(0, len(order), size):
+            clips = order[first : first + size]
+            both = np.stack([clips, np.full(len(clips), -1)], 1)
+            lengths = bank.lengths[clips]
+            scenes = Scenes(both, np.zeros_like(both), lengths)
+            yield microphone.plain(scenes), [bank.texts[clip] for clip in clips]
+
+
+def train_for(
+    minutes: float,
+    step: Callable[[float], dict[str, Tensor]],
+    optimizers: list[torch.optim.Optimizer],
+    measure: Callable[[], dict[str, float]],
+    save: Callable[[], None],
+    log: Path,
+    warmup: int,
+    log_every: int,
+) -> None:
+    """Train until the time is over; rates rise over `warmup` steps and fall linearly to 0.
+
+    Args:
+        step: the losses by name, given how much of the time is over (0 to 1). The entry "total"
+            holds what each optimizer learns from: a list of losses, one for each.
+    """
+    highest = [[group["lr"] for group in one.param_groups] for one in optimizers]
+    began, number, recent, rows = time.time(), 0, defaultdict(list), []
+    log.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        done = (time.time() - began) / (60 * minutes)
+        last = done >= 1
+        if not last:
+            share = min((number + 1) / warmup, 1 - done)
+            for one, rates in zip(optimizers, highest, strict=True):
+                for group, rate in zip(one.param_groups, rates, strict=True):
+                    group["lr"] = rate * share
+            found = step(done)
+            torch.autograd.backward(found.pop("total"))
+            for one in optimizers:
+                weights = [w for group in one.param_groups for w in group["params"]]
+                torch.nn.utils.clip_grad_norm_(weights, 1.0)
+                one.step()
+                one.zero_grad()
+            for name, value in found.items():
+                recent[name].append(value.detach() if isinstance(value, Tensor) else value)
+            number += 1
+        if last or number % log_every == 0:
+            row = {"step": number, "seconds": round(time.time() - began, 1)}
+            for name, values in recent.items():
+                row[name] = round(float(torch.tensor([float(v) for v in values]).mean()), 4)
+            if last or number % (5 * log_every) == 0:
+                row |= measure()
+            rows.append(row)
+            recent.clear()
+            print("  ".join(f"{name} {value}" for name, value in row.items()), flush=True)
+            names = list(dict.fromkeys(name for one in rows for name in one))
+            with open(log, "w", newline="") as file:
+                table = csv.DictWriter(file, names, lineterminator="\n")
+                table.writeheader()
+                table.writerows(rows)
+            if last or number % (5 * log_every) == 0:
+                save()
+        if last:
+            return
