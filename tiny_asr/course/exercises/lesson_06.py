@@ -96,9 +96,9 @@ def paired(answer) -> str:
     words = rng.integers(2, 20, 40)
     hard = rng.uniform(0.05, 0.6, 40)  # hard for both
     mine, ours = rng.binomial(words, hard), rng.binomial(words, 0.7 * hard)
-    small = [1, 0, 2], [0, 1, 1], [4, 8, 2], [[0, 0, 1], [2, 1, 2], [1, 1, 1]]
+    small = [1, 0, 2], [0, 1, 1], [4, 8, 2], [[0, 0, 1], [1, 1, 1], [2, 1, 2]]
     cases = {
-        "[1, 0, 2], [0, 1, 1], [4, 8, 2], [[0, 0, 1], [2, 1, 2], [1, 1, 1]]": map(np.array, small),
+        "[1, 0, 2], [0, 1, 1], [4, 8, 2], [[0, 0, 1], [1, 1, 1], [2, 1, 2]]": map(np.array, small),
         "<errors of 40 clips>, <the same of ours>, <words>, <500 draws>": (
             mine,
             ours,
