@@ -46,6 +46,8 @@ class ASRConfig(PretrainedConfig):
             longest that the encoder can take. For a decoder that loses its place in long ones.
         text: what it was trained to write: `plain`, lower-case a-z and digits, or `written`, case,
             punctuation and any script as the transcripts have them.
+        no_speech_threshold: write nothing where the end is likelier than this before the first
+            word (see `search.silence`); None: the decoder decides.
         fresh_projector: start with random weights, though the config is a checkpoint's.
     """
 
@@ -67,6 +69,7 @@ class ASRConfig(PretrainedConfig):
         end_token: str | None = None,
         piece_seconds: float | None = None,
         text: str = "plain",
+        no_speech_threshold: float | None = None,
         fresh_projector: bool = False,
         **kwargs,
     ):
@@ -83,6 +86,8 @@ class ASRConfig(PretrainedConfig):
             )
         if piece_seconds is not None and not piece_seconds >= 1:
             raise ValueError(f"piece_seconds={piece_seconds} came; expected at least 1, or None")
+        if not 0 < (no_speech_threshold or 1) <= 1:
+            raise ValueError(f"no_speech_threshold={no_speech_threshold} came; expected 0 to 1")
         if text not in ("plain", "written"):
             raise ValueError(f"text={text!r} came; expected 'plain' or 'written'")
         self.encoder = str(encoder)
@@ -97,6 +102,7 @@ class ASRConfig(PretrainedConfig):
         self.prompt, self.end_token = _words(self.decoder, prompt, end_token)
         self.piece_seconds = piece_seconds
         self.text = text
+        self.no_speech_threshold = no_speech_threshold
         self.fresh_projector = fresh_projector
 
     @property
@@ -173,6 +179,7 @@ class ASRConfig(PretrainedConfig):
             config.piece_seconds = piece_seconds
         if other_decoder or _identity("encoder", config) != _identity("encoder", self):
             config.fresh_projector = True
+            config.no_speech_threshold = None
         if projector not in (None, self.projector_type):
             config.projector_type, config.fresh_projector = check_projector(projector), True
         return config

@@ -25,6 +25,7 @@ from tiny_asr.kv_cache import KVCache, NoCache
 from tiny_asr.prompt import split_prompt
 from tiny_asr.search.hints import Hints
 from tiny_asr.search.repetition import Loops
+from tiny_asr.search.silence import ended_where_silent
 from tiny_asr.shapes import IGNORE, frame_mask, keep
 
 EXTRA_TOKENS = 8  # a transcript may have this many tokens more than there are audio embeddings
@@ -70,6 +71,7 @@ class TextDecoder(nn.Module):
                 f"{tokenizer.eos_token!r}: set end_token to one of its tokens"
             )
         self.tokenizer = tokenizer
+        self.no_speech_threshold: float | None = None
         self.tokens_per_embedding = 1 if text == "plain" else 3
         self.end_id = tokenizer.convert_tokens_to_ids(end_token)
         self.ready_caches = ReadyCaches()
@@ -220,6 +222,7 @@ class TextDecoder(nn.Module):
         with self.kv_cache(len(limits), spliced.mask.shape[1] + most) as cache:
             embeddings = keep("decoder_input", spliced.embeddings)
             logits = cache.read_prompt(embeddings, self.prompt_length + audio_lengths)
+            logits = ended_where_silent(logits, self.end_id, self.no_speech_threshold)
             for step in range(1, most + 1):
                 logits = keep("next_token_logits", logits)
                 if hinted is not None:

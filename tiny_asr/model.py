@@ -68,6 +68,7 @@ class ASRModel(PreTrainedModel):
         tokenizer = load_tokenizer(config.decoder)
         self.encoder = AudioEncoder(whisper, window=config.encoder_padding != "none")
         self.decoder = TextDecoder(llm, tokenizer, config.prompt, config.end_token, config.text)
+        self.decoder.no_speech_threshold = config.no_speech_threshold
         self.audio_projector = fresh_projector(config, SEED, self.decoder.some_embeddings())
         self.processor = ASRProcessor.of(config, tokenizer)
         self.post_init()

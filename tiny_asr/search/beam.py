@@ -23,6 +23,7 @@ from tiny_asr.device import send
 from tiny_asr.kv_cache import KVCache
 from tiny_asr.search.hints import Hints
 from tiny_asr.search.repetition import Loops
+from tiny_asr.search.silence import ended_where_silent
 from tiny_asr.shapes import IGNORE, keep
 
 MOST_BEAMS = 64
@@ -88,7 +89,8 @@ def beam_search(
         decoder.kv_cache(len(ids), width + most) as cache,
     ):
         embeddings = keep("decoder_input", spliced.embeddings)
-        logits = keep("next_token_logits", prompt.read_prompt(embeddings, prompts))[of_clip]
+        logits = keep("next_token_logits", prompt.read_prompt(embeddings, prompts))
+        logits = ended_where_silent(logits, decoder.end_id, decoder.no_speech_threshold)[of_clip]
         go_on_from(prompt, of_clip, cache, slice(0, width))
         for step in range(1, most + 1):
             if step % look_every == 0 and bool(done.all()):
