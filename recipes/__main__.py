@@ -1,9 +1,9 @@
 """Make what is bundled in data/ again: `python -m recipes all`, or one step of it.
 
 Each step is one program of this folder with its options as they were. It says what it costs before
-it starts. What is done is noted in runs/prepare/done/, so that a chain that
-was interrupted goes on where it stopped; a step whose command has changed since, and all that build
-on it, are done again. (An edit of a program is not noticed: delete the step's note there.)
+it starts. What is done is noted in runs/prepare/done/, so that a chain that was interrupted goes on
+where it stopped; a step whose command has changed since, and all that build on it, are done again.
+(An edit of a program is not noticed: delete the step's note there.)
 """
 
 import json

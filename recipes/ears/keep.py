@@ -1,9 +1,9 @@
 """Keep what training made: weights in float16, and the log, in the folders of data/models.
 
-    python -m recipes.ears.keep encoder   # tiny-encoder, and the projector of tiny
+    python -m recipes.ears.keep encoder  # tiny-encoder, and the projector of tiny
     python -m recipes.ears.keep projectors  # those of small and medium
 
-Configs are recipes.tiny_parts' and recipes.pairs'; what is kept beside them replaces what was there.
+Configs are recipes.tiny_parts' and recipes.pairs'; weights that lay beside them are replaced.
 """
 
 import argparse
