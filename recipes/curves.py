@@ -12,12 +12,18 @@ from matplotlib.ticker import EngFormatter
 from recipes.text import CHECKOUT
 
 MODELS = CHECKOUT / "data" / "models"
-HEARD = (
-    "clips",
-    "clips heard",
-    {"loss": "augmented training speech", "loss_dev": "real dev speech"},
-    "loss, nats a token",
-)
+
+
+def heard(training: str, test: str = "") -> tuple[str, str, dict[str, str], str]:
+    """A pair's losses against clips heard: the columns of training, and of the tests."""
+    columns = {
+        training: "augmented training speech",
+        f"{test}dev": "LibriSpeech dev, speakers never heard",
+        f"{test}accents-test": "accents, speakers never heard",
+    }
+    return "clips", "clips heard", columns, "loss, nats a token"
+
+
 # log: (column across, its label, {column up: its label}, label up)
 CURVES = {
     "tiny-decoder/log.csv": (
@@ -26,9 +32,9 @@ CURVES = {
         {"val_plain": "plain text", "val_dictation": "dictation"},
         "loss, nats a token",
     ),
-    "tiny-encoder/log.csv": ("hours", "hours heard", {"wer_dev": "CTC"}, "WER on real dev speech"),
-    "tiny-asr/first.csv": HEARD,
-    "small-asr/first.csv": HEARD,
+    "tiny-encoder/log.csv": heard("loss"),
+    "small-asr/log.csv": heard("small", "small_"),
+    "medium-asr/log.csv": heard("medium", "medium_"),
 }
 
 

@@ -18,7 +18,7 @@ from tiny_asr import ASRModel, sample_clip
 from tiny_asr.demo.page import serve
 from tiny_asr.shapes import CONTRACT
 
-HEARD = "she listens to the sea and its waves turning towards"
+HEARD = "she listens to the sea and its waves turn into words"
 WAIT_MS = 30_000
 # Keeps every text that the transcript shows, for a test to read later.
 WATCH = """() => {

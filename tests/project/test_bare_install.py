@@ -12,7 +12,7 @@ from command_runs import run_commands
 from tiny_asr import data_dir
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-HEARD = "she listens to the sea and its waves turning towards"
+HEARD = "she listens to the sea and its waves turn into words"
 # What the extras `course`, `demo` and `teach` bring, as it is imported.
 EXTRAS = ("matplotlib", "PIL", "IPython", "ipywidgets", "anywidget", "jupyterlab", "nbval")
 EXTRAS += ("nbformat", "gradio")

@@ -36,7 +36,7 @@ PRIVATE = re.compile(
     r"(?<![\w.-])/(?:work|root|home|Users|opt)/|[A-Z]:\\Users"
     r"|pypi\.org|pythonhosted\.org|download\.pytorch\.org|conda\.anaconda\.org|npmjs\.org"
 )
-HEARD = "she listens to the sea and its waves turning towards"
+HEARD = "she listens to the sea and its waves turn into words"
 
 needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 
