@@ -7,17 +7,24 @@ import csv
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 from matplotlib.ticker import EngFormatter
 
 from recipes.text import CHECKOUT
 
 MODELS = CHECKOUT / "data" / "models"
-HEARD = (
-    "clips",
-    "clips heard",
-    {"loss": "augmented training speech", "loss_dev": "real dev speech"},
-    "loss, nats a token",
-)
+
+
+def heard(training: str, test: str = "") -> tuple[str, str, dict[str, str], str]:
+    """A pair's losses against clips heard: the columns of training, and of the tests."""
+    columns = {
+        training: "augmented training speech",
+        f"{test}dev": "LibriSpeech dev, speakers never heard",
+        f"{test}accents-test": "accents, speakers never heard",
+    }
+    return "clips", "clips heard", columns, "loss, nats a token"
+
+
 # log: (column across, its label, {column up: its label}, label up)
 CURVES = {
     "tiny-decoder/log.csv": (
@@ -26,9 +33,9 @@ CURVES = {
         {"val_plain": "plain text", "val_dictation": "dictation"},
         "loss, nats a token",
     ),
-    "tiny-encoder/log.csv": ("hours", "hours heard", {"wer_dev": "CTC"}, "WER on real dev speech"),
-    "tiny-asr/first.csv": HEARD,
-    "small-asr/first.csv": HEARD,
+    "tiny-encoder/log.csv": heard("loss"),
+    "small-asr/log.csv": heard("small", "small_"),
+    "medium-asr/log.csv": heard("medium", "medium_"),
 }
 
 
@@ -36,9 +43,13 @@ def draw(log: Path, across: str, x_label: str, columns: dict[str, str], y_label:
     """One picture of one log, beside it."""
     with open(log, encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
+    # A line may lack it: how many clips were heard is logged now and then.
+    known = [(float(row["step"]), float(row[across])) for row in rows if row[across]]
+    places = np.interp([float(row["step"]) for row in rows], *zip((0, 0), *known, strict=True))
     figure, axes = plt.subplots(figsize=(6, 3.2), layout="constrained")
     for column, label in columns.items():
-        points = [(float(row[across]), float(row[column])) for row in rows if row[column]]
+        lines = zip(places, rows, strict=True)
+        points = [(place, float(row[column])) for place, row in lines if row[column]]
         axes.plot(*zip(*points, strict=True), label=label, linewidth=2)
         axes.annotate(f"{points[-1][1]:.2f}", points[-1], (4, 0), textcoords="offset points")
     axes.set(xlabel=x_label, ylabel=y_label, ylim=(0, None))

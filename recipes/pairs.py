@@ -3,9 +3,9 @@
     python -m recipes.pairs
 
 A pair's folder holds its config and, once it is trained, its projector. `tiny` and `small` share a
-decoder that lies in this repository. The parts of `small`, `medium` and `full` that live on the model hub are
-described here by the sizes in their published configs, so that `tiny-asr info` can speak of them
-without a network; when they are loaded, their own configs are read.
+decoder that lies in this repository. The parts of `small`, `medium` and `full` that live on the
+model hub are described here by the sizes in their published configs, so that `tiny-asr info` can
+speak of them without a network; when they are loaded, their own configs are read.
 """
 
 from pathlib import Path

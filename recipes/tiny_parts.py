@@ -37,7 +37,7 @@ from transformers import (
 
 from recipes.text import CHECKOUT, WORK
 
-# Encoder: Whisper's architecture, about 5 million parameters.
+# Encoder: Whisper's architecture, about 7 million parameters.
 ENCODER_DIM = 256
 NUM_MEL_BINS = 80
 # Decoder: SmolLM3's architecture, about 8 million parameters.
@@ -118,7 +118,7 @@ def write_encoder(directory: Path) -> None:
         architectures=["WhisperForConditionalGeneration"],
         num_mel_bins=NUM_MEL_BINS,
         d_model=ENCODER_DIM,
-        encoder_layers=6,
+        encoder_layers=8,
         encoder_attention_heads=4,
         encoder_ffn_dim=4 * ENCODER_DIM,
         max_source_positions=1500,

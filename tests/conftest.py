@@ -32,3 +32,13 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no shared material at {folder}; set TINY_ASR_SHARED to its folder")
     return folder.resolve()
+
+
+@pytest.fixture(scope="session")
+def real() -> Path:
+    """The folder of public models, `TINY_ASR_REAL`: whisper-base/, smollm2-135m-instruct/."""
+    folder = Path(os.environ.get("TINY_ASR_REAL") or "nowhere")
+    for name in ("whisper-base", "smollm2-135m-instruct"):
+        if not (folder / name / "config.json").is_file():
+            pytest.skip(f"no {name} in {folder}; set TINY_ASR_REAL to a folder that holds it")
+    return folder.resolve()

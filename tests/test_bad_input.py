@@ -185,7 +185,7 @@ SOUND = [
     ("split at 0 s", lambda: split_at_silences(noise(1), 0), r"max_seconds=0; expected 1 to 30"),
 ]
 MODELS = [
-    ("unknown pair", lambda: load("huge"), r"'huge' was not found; .*pairs: tiny, small, full"),
+    ("unknown pair", lambda: load("huge"), r"'huge' was not found; .*pairs: tiny, small, medium"),
     ("bundled:huge", lambda: load("bundled:huge"), r"expected one of: bundled:full-asr, .*ti"),
     ("no config", lambda: load(empty_folder()), r"empty' has no config\.json; expected a"),
     ("half a config", lambda: bad_checkpoint(half), r"not a valid JSON.*complete"),

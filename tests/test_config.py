@@ -16,7 +16,7 @@ from fixtures_models import (
 from transformers import AutoConfig, AutoTokenizer, WhisperConfig
 
 from tiny_asr import ASRConfig, ASRModel, data_dir, sample_clip
-from tiny_asr.hub import BUNDLED, resolve_checkpoint, resolve_source
+from tiny_asr.hub import BUNDLED, PAIRS, resolve_checkpoint, resolve_source
 
 PROMPT = "Listen: <audio>\nNow write: "
 
@@ -85,10 +85,10 @@ def test_another_decoder_takes_pieces_of_any_length():
     assert ASRConfig.from_pretrained("tiny", decoder=str(decoder_dir())).max_seconds == 30.0
 
 
-@pytest.mark.parametrize("name", ["tiny", "small", "full"])
+@pytest.mark.parametrize("name", PAIRS)
 def test_the_bundled_checkpoints(name):
     config = ASRConfig.from_pretrained(name)
-    known = {"tiny": (80, 5), "small": (80, 5), "full": (128, 5)}
+    known = {"tiny": (80, 5), "small": (80, 4), "medium": (80, 4), "full": (128, 5)}
     assert (config.num_mel_bins, config.audio_downsample_rate) == known[name]
     if name == "full":
         assert (config.encoder_dim, config.llm_dim, config.vocab_size) == (1_280, 2_048, 128_256)
@@ -282,7 +282,7 @@ def test_another_encoder_must_be_a_whisper_too(saved):
     ("name", "message"),
     [
         ("", "model.* ''.*; expected a "),
-        ("tinny", "'tinny' was not found.*one of the pairs: tiny, small, full"),
+        ("tinny", "'tinny' was not found.*one of the pairs: tiny, small, medium, full"),
         ("bundled:tinny", "no model 'bundled:tinny' is bundled; expected one of: bundled:"),
         ("./nowhere", r"'\./nowhere' was not found"),
         ("../a/b", "was not found"),

@@ -196,7 +196,7 @@ class ASRConfig(PretrainedConfig):
         """Read a checkpoint's config, with another encoder or decoder in it if asked.
 
         Args:
-            name: tiny, small, full, a directory or a hub id.
+            name: tiny, small, medium, full, a directory or a hub id.
             encoder, decoder: see `with_parts`.
             kwargs: `HubOptions`, fields to set, and what the Auto classes pass besides; as in
                 `PretrainedConfig.from_pretrained`.

@@ -101,7 +101,7 @@ def others_can_load(name: str) -> bool:
 
 
 def checkpoint_source(name: str | Path) -> str:
-    """Like `resolve_source`, for a whole recogniser: the pairs tiny, small, full work too."""
+    """Like `resolve_source`, for a whole recogniser: the pairs of `PAIRS` work too."""
     if str(name) in PAIRS:
         return resolve_source(f"{BUNDLED}{name}-asr")
     try:

@@ -290,7 +290,7 @@ class ASRModel(PreTrainedModel):
         """Load a recogniser: the config, then the frozen models that it names, then the projector.
 
         Args:
-            name: tiny, small, full, a directory or a hub id.
+            name: tiny, small, medium, full, a directory or a hub id.
             encoder, decoder: other frozen models than the config's; see `ASRConfig`.
             config: use this one instead of reading it.
             dtype, device: of the frozen models, see `choose_device`.

@@ -1,7 +1,7 @@
 """All sound that training hears, on the device, and what is drawn from it.
 
 A row of a batch is a little scene: quiet, somebody speaks, quiet; or two people, one after the
-other; or nobody at all. `Bank.draw` plans many scenes, `batches` puts those of like length together.
+other; or nobody at all. `Bank.draw` plans scenes, `batches` puts those of like length together.
 """
 
 import io
@@ -66,9 +66,7 @@ class Scenes:
         return Scenes(self.clips[rows], self.starts[rows], self.lengths[rows], width)
 
     def __add__(self, other: "Scenes") -> "Scenes":
-        mine, theirs = (
-            (part.clips, part.starts, part.lengths) for part in (self, other)
-        )
+        mine, theirs = ((part.clips, part.starts, part.lengths) for part in (self, other))
         both = (np.concatenate(pair) for pair in zip(mine, theirs, strict=True))
         return Scenes(*both, self.width)
 

@@ -28,7 +28,7 @@ from torch.nn import functional as F
 from transformers import AutoConfig
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from recipes.ears.learn import Sound, Writer, add_arguments, ctc_loss, minutes, train_for
+from recipes.ears.learn import Run, Writer, add_arguments, ctc_loss
 from recipes.ears.scene import Heard
 from recipes.steps import save_half
 from recipes.text import CHECKOUT
@@ -65,24 +65,24 @@ class Student(nn.Module):
 def deepened(weights: dict[str, Tensor], config, layers: int) -> WhisperEncoder:
     """The encoder of these weights with more layers, which compute the same as before: a new layer
     is a copy whose two outputs are 0 (compare Net2Net, Chen et al. 2016)."""
-    had = config.encoder_layers
+    had, prefix = config.encoder_layers, "model.encoder."
+    named = {name: weight.float() for name, weight in weights.items() if name.startswith(prefix)}
     small = WhisperEncoder(config)
-    small.load_state_dict({name.removeprefix("model.encoder."): w.float() for name, w in weights.items()
-                           if name.startswith("model.encoder.")})  # fmt: skip
+    small.load_state_dict({name.removeprefix(prefix): weight for name, weight in named.items()})
     deep = copy.deepcopy(config)
     deep.encoder_layers = layers
     encoder = WhisperEncoder(deep)
-    new = set(np.linspace(0, layers - 1, layers - had + 2).round().astype(int)[1:-1]) if layers > had else set()
     encoder.load_state_dict(small.state_dict(), strict=False)
-    old = iter(small.layers)
+    between = np.linspace(0, layers - 1, layers - had + 2).round().astype(int)[1:-1]
+    new = set(between) if layers > had else set()
+    old, before = iter(small.layers), {}
     for place, layer in enumerate(encoder.layers):
+        before = before if place in new else next(old).state_dict()
+        layer.load_state_dict(before)
         if place in new:
-            layer.load_state_dict(before)
             for part in (layer.self_attn.out_proj, layer.fc2):
-                nn.init.zeros_(part.weight), nn.init.zeros_(part.bias)
-        else:
-            before = next(old).state_dict()
-            layer.load_state_dict(before)
+                nn.init.zeros_(part.weight)
+                nn.init.zeros_(part.bias)
     return encoder
 
 
@@ -94,96 +94,109 @@ def distillation_loss(guess: Tensor, goal: Tensor, frames: Tensor) -> Tensor:
     return (F.smooth_l1_loss(guess.float(), goal, reduction="none") * own).sum() / count
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Train the tiny encoder.")
-    parser.add_argument("--init", type=Path, default=CHECKOUT / "data/models/tiny-encoder")
-    parser.add_argument("--pair", default="tiny", help="whose decoder writes, whose projector learns")
-    parser.add_argument("--teacher", required=True, help="a Whisper")
-    parser.add_argument("--layers", type=int, default=8)
-    parser.add_argument("--learning-rate", type=float, default=1.2e-3)
-    parser.add_argument("--apart", type=float, default=0.0, help="share of the time, at the end, in which the projector learns alone")
-    add_arguments(parser)
-    a = parser.parse_args()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    fast = device.type == "cuda"
-    dtype = torch.bfloat16 if fast else torch.float32
-    torch.manual_seed(a.seed)
+class Training(Run):
+    """The student, its three teachers, and a step of learning from them."""
 
-    pair = ASRModel.from_pretrained(a.pair, device=device, dtype=dtype)
-    writer = Writer(pair, a.ctc, 0.01, a.learning_rate)
-    config = AutoConfig.from_pretrained(a.init)
-    config.dropout = 0.05
-    whisper = deepened(load_file(a.init / "model.safetensors"), config, a.layers)
-    teacher = EncoderOfCheckpoint.from_pretrained(a.teacher, key_mapping=HUB_PREFIX, dtype=dtype)
-    teacher = AudioEncoder(teacher.to(device))
-    vocabulary = pair.config.vocab_size
-    student = Student(whisper, teacher.whisper.config.d_model, vocabulary).to(device)
-    blank = pair.processor.tokenizer.convert_tokens_to_ids("<|silence|>")
-    sound = Sound(a, config.num_mel_bins, pair.config.samples_per_embedding, device)
-    precision = torch.autocast(device.type, torch.bfloat16, enabled=fast)
-    optimizer = torch.optim.AdamW(
-        [p for p in student.parameters() if p.requires_grad], lr=a.learning_rate,
-        betas=(0.9, 0.98), weight_decay=0.01, fused=fast,
-    )  # fmt: skip
-    count = {"clips": 0, "hours": 0.0}
+    def __init__(self, a: argparse.Namespace):
+        super().__init__(a)
+        self.pair = ASRModel.from_pretrained(a.pair, device=self.device, dtype=self.dtype)
+        self.writer = Writer(self.pair, a.ctc, 0.01, a.learning_rate)
+        self.tokenizer = self.pair.processor.tokenizer
+        config = AutoConfig.from_pretrained(a.init)
+        config.dropout = 0.05
+        whisper = deepened(load_file(a.init / "model.safetensors"), config, a.layers)
+        teacher = EncoderOfCheckpoint.from_pretrained(
+            a.teacher, key_mapping=HUB_PREFIX, dtype=self.dtype
+        )
+        self.teacher = AudioEncoder(teacher.to(self.device))
+        teacher_dim, vocabulary = self.teacher.whisper.config.d_model, self.pair.config.vocab_size
+        self.student = Student(whisper, teacher_dim, vocabulary).to(self.device)
+        self.blank = self.tokenizer.convert_tokens_to_ids("<|silence|>")
+        self.listen(config.num_mel_bins, self.pair.config.samples_per_embedding)
+        optimizer = torch.optim.AdamW(
+            [p for p in self.student.parameters() if p.requires_grad], lr=a.learning_rate,
+            betas=(0.9, 0.98), weight_decay=0.01, fused=self.fast,
+        )  # fmt: skip
+        self.optimizers = [optimizer, self.writer.optimizer]
+        self.mean, self.scale = self.teachers_frames()
 
-    def teach(heard: Heard) -> Tensor:
+    def teach(self, heard: Heard) -> Tensor:
+        """What the teacher puts out for the sound as it was said, (B, T, teacher_dim)."""
         with torch.no_grad():
-            return teacher(heard.clean, heard.mel_frames).float()
+            return self.teacher(heard.clean, heard.mel_frames).float()
 
-    frames = []
-    for _ in range(4):  # mean and deviation of each of the teacher's dimensions: some are far louder
-        heard, _ = sound.batch(clean=True)
-        output = teach(heard)
-        own = torch.arange(output.shape[1]) < heard.encoder_frames[:, None]
-        frames.append(output[own.to(device)])
-    mean, scale = torch.cat(frames).mean(0), torch.cat(frames).std(0)
-    del frames
+    def teachers_frames(self) -> tuple[Tensor, Tensor]:
+        """Mean and deviation of each of the teacher's dimensions: some are far louder."""
+        frames = []
+        for _ in range(4):
+            heard, _ = self.sound.batch(clean=True)
+            output = self.teach(heard)
+            own = torch.arange(output.shape[1]) < heard.encoder_frames[:, None]
+            frames.append(output[own.to(self.device)])
+        return torch.cat(frames).mean(0), torch.cat(frames).std(0)
 
-    def step(done: float) -> dict:
-        heard, texts = sound.batch(clean=True)
-        count["clips"] += len(texts)
-        count["hours"] += float(heard.lengths.sum()) / 16_000 / 3600
-        student.encoder.whisper.train()
-        alone = done > 1 - a.apart
-        with precision:
-            guess, pieces, hidden = student(heard, done < SETTLING)
-            output = hidden.detach() if alone else hidden
-            loss, token_ctc = writer.losses(output, heard.encoder_frames, texts)
-        distillation = distillation_loss(guess, (teach(heard) - mean) / scale, heard.encoder_frames)
-        ids = pair.processor.tokenizer(texts, add_special_tokens=False).input_ids
+    def piece_ctc(self, logits: Tensor, frames: Tensor, texts: list[str]) -> Tensor:
+        """CTC of the encoder's output against the tokenizer's pieces."""
+        ids = self.tokenizer(texts, add_special_tokens=False).input_ids
         rows = [row for row, tokens in enumerate(ids) if tokens]
-        logs = pieces[rows].float().log_softmax(-1).transpose(0, 1)
-        ctc = ctc_loss(logs, heard.encoder_frames[rows], [ids[row] for row in rows], blank)
-        joins = min(1.0, done / 0.05)
-        total = WEIGHTS["transcription"] * (loss + writer.weight * token_ctc)
+        logs = logits[rows].float().log_softmax(-1).transpose(0, 1)
+        return ctc_loss(logs, frames[rows], [ids[row] for row in rows], self.blank)
+
+    def step(self, done: float) -> dict:
+        """The losses of the next batch; `done`: how much of the time is over."""
+        heard, texts = self.next_batch(clean=True)
+        frames = heard.encoder_frames
+        self.student.encoder.whisper.train()
+        alone = done > 1 - self.arguments.apart
+        with self.precision:
+            guess, pieces, hidden = self.student(heard, done < SETTLING)
+            output = hidden.detach() if alone else hidden
+            loss, token_ctc = self.writer.losses(output, frames, texts)
+        goal = (self.teach(heard) - self.mean) / self.scale
+        distillation = distillation_loss(guess, goal, frames)
+        ctc = self.piece_ctc(pieces, frames, texts)
+        total = WEIGHTS["transcription"] * (loss + self.writer.weight * token_ctc)
         if not alone:
+            joins = min(1.0, done / 0.05)
             total = total + WEIGHTS["distillation"] * distillation + joins * WEIGHTS["ctc"] * ctc
-        return {"total": [total], "loss": loss, "token_ctc": token_ctc, "ctc": ctc, "distillation": distillation}
+        losses = {"loss": loss, "token_ctc": token_ctc, "ctc": ctc, "distillation": distillation}
+        return {"total": [total]} | losses
 
     @torch.no_grad()
-    def measure() -> dict[str, float]:
-        student.eval()
-        found = {"clips": count["clips"], "hours": round(count["hours"], 1)}
-        for test in sound.tests:
+    def measure(self) -> dict[str, float]:
+        """Nats a token of each test, and how much was heard so far."""
+        self.student.eval()
+        found = self.heard_so_far()
+        for test in self.sound.tests:
             losses = []
-            for heard, texts in sound.test(test):
-                with precision:
-                    output = student(heard)[2]
-                    losses.append(writer.losses(output, heard.encoder_frames, texts)[0].item())
+            for heard, texts in self.sound.test(test):
+                with self.precision:
+                    output = self.student(heard)[2]
+                    losses.append(self.writer.losses(output, heard.encoder_frames, texts)[0].item())
             found[test] = round(float(np.mean(losses)), 4)
         return found
 
-    def save() -> None:
-        weights = student.encoder.whisper.state_dict()
-        (a.out / "encoder").mkdir(parents=True, exist_ok=True)
-        save_half({f"model.encoder.{name}": value for name, value in weights.items()}, a.out / "encoder")
-        pair.save_pretrained(a.out / "pair")
+    def save(self) -> None:
+        """The encoder and the pair's projector, in float16."""
+        weights = self.student.encoder.whisper.state_dict()
+        out = self.arguments.out / "encoder"
+        out.mkdir(parents=True, exist_ok=True)
+        save_half({f"model.encoder.{name}": value for name, value in weights.items()}, out)
+        self.pair.save_pretrained(self.arguments.out / "pair")
 
-    train_for(
-        minutes(a), step, [optimizer, writer.optimizer], measure, save, a.out / "log.csv", a.warmup, a.log_every
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Train the tiny encoder.")
+    parser.add_argument("--init", type=Path, default=CHECKOUT / "data/models/tiny-encoder")
+    parser.add_argument("--pair", default="tiny", help="its decoder writes, its projector learns")
+    parser.add_argument("--teacher", required=True, help="a Whisper")
+    parser.add_argument("--layers", type=int, default=8)
+    parser.add_argument("--learning-rate", type=float, default=1.2e-3)
+    parser.add_argument(
+        "--apart", type=float, default=0.0, help="of the time, the last, projector alone"
     )
-    print(f"saved {a.out}", flush=True)
+    add_arguments(parser)
+    Training(parser.parse_args()).train()
 
 
 if __name__ == "__main__":

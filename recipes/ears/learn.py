@@ -5,7 +5,7 @@ import csv
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +19,10 @@ from recipes.ears.scene import Heard, Microphone
 from recipes.text import WORK
 from tiny_asr.decoder import token_loss
 from tiny_asr.model import ASRModel
+from tiny_asr.shapes import SAMPLE_RATE
 
 SPEEDS = (0.85, 0.92, 1.0, 1.0, 1.0, 1.08, 1.16)
-SHARES = {"natural": 0.66, "real": 0.14, "accents": 0.09, "untranscribed": 0.03, "robots": 0.08}
+SHARES = {"natural": 0.66, "real": 0.14, "accents": 0.09, "robots": 0.08}
 
 
 class TokenCTC(nn.Module):
@@ -111,16 +112,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0)
 
 
-def minutes(a: argparse.Namespace) -> float:
-    """How long to train, from now on."""
-    return a.minutes if a.until is None else max(0.01, (a.until - time.time()) / 60)
-
-
 class Sound:
     """Everything that training hears, through one kind of microphone."""
 
     def __init__(self, a: argparse.Namespace, bins: int, multiple: int, device):
         torch.backends.cuda.enable_cudnn_sdp(False)  # it plans each new shape, too
+
         def packs(folder: Path) -> list[Path]:
             return sorted(folder.glob("*.json"))[: a.limit]
 
@@ -159,58 +156,88 @@ class Sound:
             yield microphone.plain(scenes), [bank.texts[clip] for clip in clips]
 
 
-def train_for(
-    minutes: float,
-    step: Callable[[float], dict[str, Tensor]],
-    optimizers: list[torch.optim.Optimizer],
-    measure: Callable[[], dict[str, float]],
-    save: Callable[[], None],
-    log: Path,
-    warmup: int,
-    log_every: int,
-) -> None:
-    """Train until the time is over; rates rise over `warmup` steps and fall linearly to 0.
+class Run:
+    """A training that ends at a time; the two programs say what a step is.
 
-    Args:
-        step: the losses by name, given how much of the time is over (0 to 1). The entry "total"
-            holds what each optimizer learns from: a list of losses, one for each.
+    They set `optimizers`, call `listen`, and have `step(done)` (the losses by name; the entry
+    "total" lists what is learnt from), `measure()` (more columns of the log) and `save()`.
     """
-    highest = [[group["lr"] for group in one.param_groups] for one in optimizers]
-    began, number, recent, rows = time.time(), 0, defaultdict(list), []
-    log.parent.mkdir(parents=True, exist_ok=True)
-    while True:
-        done = (time.time() - began) / (60 * minutes)
-        last = done >= 1
-        if not last:
-            share = min((number + 1) / warmup, 1 - done)
-            for one, rates in zip(optimizers, highest, strict=True):
-                for group, rate in zip(one.param_groups, rates, strict=True):
-                    group["lr"] = rate * share
-            found = step(done)
-            torch.autograd.backward(found.pop("total"))
-            for one in optimizers:
-                weights = [w for group in one.param_groups for w in group["params"]]
-                torch.nn.utils.clip_grad_norm_(weights, 1.0)
-                one.step()
-                one.zero_grad()
-            for name, value in found.items():
-                recent[name].append(value.detach() if isinstance(value, Tensor) else value)
-            number += 1
-        if last or number % log_every == 0:
+
+    optimizers: list[torch.optim.Optimizer]
+
+    def __init__(self, a: argparse.Namespace):
+        self.arguments = a
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.fast = self.device.type == "cuda"
+        self.dtype = torch.bfloat16 if self.fast else torch.float32
+        self.precision = torch.autocast(self.device.type, torch.bfloat16, enabled=self.fast)
+        self.clips, self.hours = 0, 0.0
+        self.rows: list[dict] = []
+        torch.manual_seed(a.seed)
+
+    def listen(self, bins: int, multiple: int) -> None:
+        """Load all sound, for mels of so many bins and lengths of a multiple of samples."""
+        self.sound = Sound(self.arguments, bins, multiple, self.device)
+
+    def next_batch(self, clean: bool = False) -> tuple[Heard, list[str]]:
+        """What is heard, and what is said in it; counted."""
+        heard, texts = self.sound.batch(clean)
+        self.clips += len(texts)
+        self.hours += float(heard.lengths.sum()) / SAMPLE_RATE / 3600
+        return heard, texts
+
+    def heard_so_far(self) -> dict[str, float]:
+        """For the log."""
+        return {"clips": self.clips, "hours": round(self.hours, 1)}
+
+    def train(self) -> None:
+        """Until the time is over; rates rise over the warm-up and fall linearly to 0."""
+        a = self.arguments
+        highest = [[group["lr"] for group in one.param_groups] for one in self.optimizers]
+        minutes = a.minutes if a.until is None else max(0.01, (a.until - time.time()) / 60)
+        began, number, recent, last = time.time(), 0, defaultdict(list), False
+        while not last:
+            done = (time.time() - began) / (60 * minutes)
+            last = done >= 1
+            if not last:
+                self._set_rates(highest, min((number + 1) / a.warmup, 1 - done))
+                for name, value in self._learn(done).items():
+                    recent[name].append(value)
+                number += 1
+            if not last and number % a.log_every:
+                continue
+            whole = last or number % (5 * a.log_every) == 0
             row = {"step": number, "seconds": round(time.time() - began, 1)}
-            for name, values in recent.items():
-                row[name] = round(float(torch.tensor([float(v) for v in values]).mean()), 4)
-            if last or number % (5 * log_every) == 0:
-                row |= measure()
-            rows.append(row)
+            row |= {n: round(torch.stack(v).float().mean().item(), 4) for n, v in recent.items()}
+            self._log(row | (self.measure() if whole else {}))
             recent.clear()
-            print("  ".join(f"{name} {value}" for name, value in row.items()), flush=True)
-            names = list(dict.fromkeys(name for one in rows for name in one))
-            with open(log, "w", newline="") as file:
-                table = csv.DictWriter(file, names, lineterminator="\n")
-                table.writeheader()
-                table.writerows(rows)
-            if last or number % (5 * log_every) == 0:
-                save()
-        if last:
-            return
+            if whole:
+                self.save()
+        print(f"saved {a.out}", flush=True)
+
+    def _set_rates(self, highest: list[list[float]], share: float) -> None:
+        for one, rates in zip(self.optimizers, highest, strict=True):
+            for group, rate in zip(one.param_groups, rates, strict=True):
+                group["lr"] = rate * share
+
+    def _learn(self, done: float) -> dict[str, Tensor]:
+        """One step; its losses."""
+        found = self.step(done)
+        torch.autograd.backward(found.pop("total"))
+        for one in self.optimizers:
+            weights = [w for group in one.param_groups for w in group["params"]]
+            torch.nn.utils.clip_grad_norm_(weights, 1.0)
+            one.step()
+            one.zero_grad()
+        return {name: value.detach() for name, value in found.items()}
+
+    def _log(self, row: dict) -> None:
+        """Print a line and write the whole log anew: later lines may have more columns."""
+        self.rows.append(row)
+        print("  ".join(f"{name} {value}" for name, value in row.items()), flush=True)
+        names = list(dict.fromkeys(name for one in self.rows for name in one))
+        self.arguments.out.mkdir(parents=True, exist_ok=True)
+        with open(self.arguments.out / "log.csv", "w", newline="") as file:
+            table = csv.DictWriter(file, names, lineterminator="\n")
+            table.writeheader()
+            table.writerows(self.rows)

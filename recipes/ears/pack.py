@@ -2,21 +2,27 @@
 
     python -m recipes.ears.pack
 
-writes to runs/prepare/packs/, from the shared material (TINY_ASR_SHARED, or ../shared beside the
-checkout), `real`, `accents`, `dev`, `noise`, and `untranscribed` where pseudo.py has written
-transcripts; NAME.json holds the texts and lengths, NAME.bin the sounds, encoded as they were.
+writes NAME.json with the texts and lengths, NAME.bin with the sounds:
+
+runs/prepare/packs/          from the shared material (TINY_ASR_SHARED, or ../shared beside the
+                             checkout): `real`, `accents`, `dev` and `noise`, encoded as they were,
+                             and `natural-test` from data/speech;
+runs/prepare/kokoro/packs/   what recipes.kokoro.speak made, a pack for each of its files;
+runs/prepare/robots/         what `recipes.speech bulk` made, likewise.
 
 Twenty of the 230 speakers of `train-accents` are kept out of training: `accents-test`.
 """
 
 import argparse
+import io
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
+import soundfile
 
-from recipes.text import SHARED, WORK
+from recipes.text import CHECKOUT, SHARED, WORK
 from tiny_asr.data.utterance import normalise_transcript
 
 OUT = WORK / "packs"
@@ -55,10 +61,24 @@ def pairs(rows: Iterable[dict]) -> Iterator[tuple[str, bytes]]:
         yield normalise_transcript(row["text"] or ""), row["audio"]["bytes"]
 
 
+def made(folder: Path, out: Path) -> None:
+    """Each file of made speech, WAV in parquet, as a pack of bare samples."""
+    out.mkdir(parents=True, exist_ok=True)
+    for path in sorted(folder.glob("*.parquet")):
+        rows = ((row["text"], samples(row["audio"]["bytes"])) for row in table(path))
+        write(out / path.stem, rows, "pcm16")
+
+
+def samples(wav: bytes) -> bytes:
+    """A WAV file's samples, 16 bits each."""
+    return soundfile.read(io.BytesIO(wav), dtype="int16")[0].astype("<i2").tobytes()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Pack speech for training.")
     parser.add_argument("--out", type=Path, default=OUT)
-    parser.add_argument("--pseudo", type=Path, default=WORK / "pseudo.jsonl")
+    parser.add_argument("--natural", type=Path, default=WORK / "kokoro" / "speech")
+    parser.add_argument("--robots", type=Path, default=WORK / "bulk")
     a = parser.parse_args()
     a.out.mkdir(parents=True, exist_ok=True)
     speech = SHARED / "speech"
@@ -70,12 +90,11 @@ def main() -> None:
     write(a.out / "accents-test", pairs(row for row in accents if row["speaker"] in out))
     write(a.out / "dev", pairs(table(speech / "dev.parquet")))
     write(a.out / "noise", pairs(table(WORK / "no-speech" / "train.parquet")))
-    if a.pseudo.is_file():
-        said = {row["id"]: row["text"] for row in map(json.loads, open(a.pseudo, encoding="utf-8"))}
-        names = ("untranscribed", "untranscribed-orders")
-        rows = [row for n in names for row in table(speech / f"{n}.parquet")]
-        kept = [row | {"text": said[row["id"]]} for row in rows if said.get(row["id"])]
-        write(a.out / "untranscribed", pairs(kept))
+    bundled = table(CHECKOUT / "data" / "speech" / "test.parquet")
+    never = (row for row in bundled if row["family"] == "kokoro never heard")
+    write(a.out / "natural-test", pairs(never))
+    made(a.natural, WORK / "kokoro" / "packs")
+    made(a.robots, WORK / "robots")
 
 
 if __name__ == "__main__":

@@ -7,15 +7,75 @@ encoder hears each batch once for all of them. Writes OUT/NAME (a checkpoint) an
 """
 
 import argparse
-from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
-from recipes.ears.learn import Sound, Writer, add_arguments, minutes, train_for
+from recipes.ears.learn import Run, Writer, add_arguments
+from recipes.ears.scene import Heard
 from tiny_asr.config import ASRConfig
 from tiny_asr.model import ASRModel
+
+
+class Training(Run):
+    """The frozen encoder, a writer for each pair, and a step in which all of them learn."""
+
+    def __init__(self, a: argparse.Namespace):
+        super().__init__(a)
+        self.writers = dict(map(self.writer, a.pairs))
+        first = next(iter(self.writers.values())).pair
+        self.encoder = first.encoder
+        self.listen(first.config.num_mel_bins, first.config.samples_per_embedding)
+        self.optimizers = [writer.optimizer for writer in self.writers.values()]
+
+    def writer(self, pair: str) -> tuple[str, Writer]:
+        """The name and the writer of NAME or NAME=DECODER."""
+        a, (name, _, decoder) = self.arguments, pair.partition("=")
+        config = ASRConfig(
+            encoder=a.encoder, decoder=decoder or "bundled:tiny-decoder",
+            audio_downsample_rate=a.rate, projector_hidden_dim=a.width,
+        )  # fmt: skip
+        model = ASRModel(config, self.dtype).to(self.device)
+        return name, Writer(model, a.ctc, a.weight_decay, a.learning_rate)
+
+    def frames(self, heard: Heard) -> Tensor:
+        """The encoder's output, (B, T, encoder_dim)."""
+        with torch.no_grad():
+            return self.encoder(heard.heard, heard.mel_frames)
+
+    def step(self, done: float) -> dict:
+        """The losses of the next batch."""
+        heard, texts = self.next_batch()
+        output = F.dropout(self.frames(heard), self.arguments.dropout)
+        found: dict = {"total": []}
+        for name, writer in self.writers.items():
+            with self.precision:
+                loss, ctc = writer.losses(output, heard.encoder_frames, texts)
+            found["total"].append(loss + writer.weight * ctc)
+            found |= {name: loss, f"{name}_ctc": ctc}
+        return found
+
+    @torch.no_grad()
+    def measure(self) -> dict[str, float]:
+        """Nats a token of each pair on each test, and how much was heard so far."""
+        rates = self.heard_so_far()
+        for test in self.sound.tests:
+            losses: dict[str, list[float]] = {name: [] for name in self.writers}
+            for heard, texts in self.sound.test(test):
+                output = self.frames(heard)
+                for name, writer in self.writers.items():
+                    with self.precision:
+                        loss, _ = writer.losses(output, heard.encoder_frames, texts)
+                    losses[name].append(loss.item())
+            rates |= {f"{name}_{test}": round(float(np.mean(v)), 4) for name, v in losses.items()}
+        return rates
+
+    def save(self) -> None:
+        """A checkpoint of each pair."""
+        for name, writer in self.writers.items():
+            writer.pair.save_pretrained(self.arguments.out / name)
 
 
 def main() -> None:
@@ -28,67 +88,7 @@ def main() -> None:
     parser.add_argument("--weight-decay", type=float, default=0.05)
     parser.add_argument("--dropout", type=float, default=0.1, help="of the encoder's output")
     add_arguments(parser)
-    a = parser.parse_args()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    fast = device.type == "cuda"
-    dtype = torch.bfloat16 if fast else torch.float32
-    torch.manual_seed(a.seed)
-
-    writers: dict[str, Writer] = {}
-    for pair in a.pairs:
-        name, _, decoder = pair.partition("=")
-        config = ASRConfig(
-            encoder=a.encoder, decoder=decoder or "bundled:tiny-decoder",
-            audio_downsample_rate=a.rate, projector_hidden_dim=a.width,
-        )  # fmt: skip
-        model = ASRModel(config, dtype).to(device)
-        writers[name] = Writer(model, a.ctc, a.weight_decay, a.learning_rate)
-    first = next(iter(writers.values())).pair
-    encoder = first.encoder
-    sound = Sound(a, first.config.num_mel_bins, first.config.samples_per_embedding, device)
-    precision = torch.autocast(device.type, torch.bfloat16, enabled=fast)
-    count = {"clips": 0, "hours": 0.0}
-
-    def frames(heard):
-        with torch.no_grad():
-            return encoder(heard.heard, heard.mel_frames)
-
-    def step(done: float) -> dict:
-        heard, texts = sound.batch()
-        count["clips"] += len(texts)
-        count["hours"] += float(heard.lengths.sum()) / 16_000 / 3600
-        output = F.dropout(frames(heard), a.dropout)
-        found: dict = {"total": []}
-        for name, writer in writers.items():
-            with precision:
-                loss, ctc = writer.losses(output, heard.encoder_frames, texts)
-            found["total"].append(loss + writer.weight * ctc)
-            found |= {f"{name}": loss, f"{name}_ctc": ctc}
-        return found
-
-    @torch.no_grad()
-    def measure() -> dict[str, float]:
-        rates = {"clips": count["clips"], "hours": round(count["hours"], 1)}
-        for test in sound.tests:
-            losses: dict[str, list[float]] = {name: [] for name in writers}
-            for heard, texts in sound.test(test):
-                output = frames(heard)
-                for name, writer in writers.items():
-                    with precision:
-                        loss, _ = writer.losses(output, heard.encoder_frames, texts)
-                    losses[name].append(loss.item())
-            rates |= {f"{name}_{test}": round(float(np.mean(v)), 4) for name, v in losses.items()}
-        return rates
-
-    def save() -> None:
-        for name, writer in writers.items():
-            writer.pair.save_pretrained(a.out / name)
-
-    train_for(
-        minutes(a), step, [writer.optimizer for writer in writers.values()], measure, save,
-        a.out / "log.csv", a.warmup, a.log_every,
-    )  # fmt: skip
-    print(f"saved {a.out}", flush=True)
+    Training(parser.parse_args()).train()
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from recipes.ears.bank import Bank, Scenes
 from tiny_asr.audio import log_mel
 from tiny_asr.data import effects
 from tiny_asr.device import send
-from tiny_asr.shapes import HOP_LENGTH, SAMPLE_RATE
+from tiny_asr.shapes import HOP_LENGTH
 
 STORE = 400  # filters of each kind
 ROOM, BAND, NOISE, FLOOR = 0.4, 0.2, 0.6, 0.6  # shares of the scenes
@@ -154,7 +154,8 @@ class Microphone:
             start = (self.rng.random((MASKS, count)) * (size - wide)).astype(int)
             spans[name] = torch.from_numpy(np.stack([start, start + wide], -1)).to(self.device)
         over_time = _inside(spans["time"], width)[:, None, :]  # (B, 1, F)
-        own = torch.arange(width, device=self.device) < send(lengths, self.device)[:, None] // HOP_LENGTH
+        column = torch.arange(width, device=self.device)
+        own = column < send(lengths, self.device)[:, None] // HOP_LENGTH
         cover = (over_time | _inside(spans["bins"], bins)[:, :, None]) & own[:, None]
         sizes = torch.from_numpy(frames * bins).to(self.device)[:, None, None]
         mean = mel.sum(dim=(1, 2), keepdim=True) / sizes
@@ -165,8 +166,3 @@ def _inside(spans: Tensor, size: int) -> Tensor:
     """Which of `size` places lie in some of the spans (MASKS, B, 2): (B, size) bool."""
     places = torch.arange(size, device=spans.device)
     return ((places >= spans[..., :1]) & (places < spans[..., 1:])).any(0)
-
-
-def seconds(lengths: Tensor) -> float:
-    """Of sound in a batch."""
-    return float(lengths.sum()) / SAMPLE_RATE

@@ -26,8 +26,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from recipes.clips import NOT_SPOKEN_AS_WRITTEN
 from recipes.kokoro.grammar import Grammar, choose
-from recipes.speech import NOT_SPOKEN_AS_WRITTEN
 from recipes.text import BOOK, HELD_OUT, SHARED, SPOKEN, WORK, transcript
 from tiny_asr.data.utterance import normalise_transcript
 

@@ -81,11 +81,11 @@ def test_every_command_takes_the_shared_options(tiny_asr, command):
     assert [option for option in SHARED_OPTIONS if f"{option} " not in out] == []
 
 
-def test_info_knows_the_three_pairs_without_a_network(tiny_asr):
+def test_info_knows_the_four_pairs_without_a_network(tiny_asr):
     status, out, _ = tiny_asr("info", "--device", "cpu", "--json")
     report = json.loads(out)
     assert status == 0
-    assert list(report["models"]) == ["tiny", "small", "full"]
+    assert list(report["models"]) == ["tiny", "small", "medium", "full"]
     full = report["models"]["full"]
     assert full["parts"]["encoder"]["parameters"] == 636_968_960
     assert full["parts"]["decoder"]["parameters"] == 3_075_098_624
@@ -97,7 +97,7 @@ def test_info_knows_the_three_pairs_without_a_network(tiny_asr):
 def test_info_for_a_terminal(tiny_asr):
     _, table, _ = tiny_asr("info")
     assert "no CUDA GPU here" in table or "a CUDA GPU is here" in table
-    for name in ("bundled:tiny-encoder", "openai/whisper-tiny.en", "HuggingFaceTB/SmolLM3-3B"):
+    for name in ("bundled:tiny-encoder", "openai/whisper-base", "HuggingFaceTB/SmolLM3-3B"):
         assert name in table
     _, detail, _ = tiny_asr("info", "--model", "full", "--dtype", "bfloat16")
     assert "/no_think" in detail and "2048" in detail

@@ -375,7 +375,7 @@ def pieces(tiny, made, tmp_path, monkeypatch):
     monkeypatch.setattr(speak, "speaker", lambda folder, device: (tiny, tables, Letters()))
     monkeypatch.setattr(speak, "Phonemes", Letters)
     monkeypatch.setattr(speak, "convert", lambda folder: folder)
-    threads = SimpleNamespace(Pool=multiprocessing.dummy.Pool)
+    threads = SimpleNamespace(Pool=multiprocessing.dummy.Pool, Value=multiprocessing.Value)
     monkeypatch.setattr(speak, "get_context", lambda kind: threads)
     speak.sentences.cache_clear()
     (tmp_path / "voices.bin").touch()
@@ -409,6 +409,16 @@ def test_pieces_are_read_as_training_data(pieces, made):
     clips = load_data(out)
     assert len(clips) + clips.dropped.total() == 16  # random weights speak some at an odd pace
     assert len(clips[0].load()) == pytest.approx(clips[0].seconds * 16_000)
+
+
+def test_workers_take_turns_at_the_gpus(monkeypatch):
+    taken = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    turns = multiprocessing.Value("i", 0)
+    for device in ("cuda", "cuda", "cuda", "cuda:1", "cpu", "cuda"):
+        speak.begin(turns, device)
+    assert taken == [0, 1, 0, 1]  # one that is named stays as it is
 
 
 def test_a_piece_follows_from_its_number(pieces, capsys):

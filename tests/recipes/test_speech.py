@@ -1,4 +1,4 @@
-"""Synthesised speech: the same each time, its text in its sound, and two families never heard."""
+"""Synthesised speech: the same each time, its text in its sound, voices never heard apart."""
 
 import argparse
 import io
@@ -13,10 +13,17 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 import soundfile
+import torch
+from conftest import REPOSITORY
 
+from recipes import clips
+from recipes.kokoro.voices import HELD_OUT
 from tiny_asr.data.dataset import load_data
 
 RATE = 16_000
+DATA = REPOSITORY / "data" / "speech"
+ROBOTS = ("flite rms", "espeak-ng scotland")
+FAMILIES = ("kokoro heard", "kokoro never heard", *ROBOTS)
 WORDS = """the old man said that he would never go back to house by river again because nobody there
 had spoken with kindness of his brother since long winter when snow lay upon every field and even
 children forgot how summer looked before it came at last over green hills singing""".split()  # noqa: SIM905
@@ -54,6 +61,11 @@ def work(tmp_path_factory):
     heldout = [" ".join(rng.choice(WORDS, 9)) for _ in range(60)]
     table = [f"Book\t{line}\n" for line in heldout + spoiled + lines]
     (folder / "text" / "heldout.tsv").write_text("".join(table))
+    (folder / "kokoro").mkdir()
+    for name in ("novels", "everyday", "heldout"):
+        read = [f"{name} {' '.join(rng.choice(WORDS, 3 + n % 16))}" for n in range(60)]
+        rows = [f"{line.capitalize()}.\t{line}\n" for line in read]
+        (folder / "kokoro" / f"{name}.txt").write_text("".join(rows))
     return folder
 
 
@@ -69,17 +81,40 @@ def bulk(speech, work, tmp_path_factory):
     return out, done.stdout
 
 
+class Letters:
+    """Stands for Kokoro's phonemes: a token a letter."""
+
+    def tokens(self, lines: list[str], language: str) -> list[list[int]]:
+        return [[1] * len(line) for line in lines]
+
+
+def hums(network, utterances, breath) -> list[torch.Tensor]:
+    """Stands for Kokoro: a hum as long as it would speak."""
+    return [
+        torch.sin(torch.arange(int(len(one.tokens) * 1100 / one.speed)) / 5) for one in utterances
+    ]
+
+
 @pytest.fixture(scope="module")
 def bundled(speech, work, tmp_path_factory):
     """The data set with few clips, made twice: with one thread and with three."""
-    folders = []
+    from recipes import bundled
+    from recipes.kokoro.voices import VOICES
+
+    folders, styles = [], dict.fromkeys(VOICES, np.zeros((510, 4), np.float32))
     with pytest.MonkeyPatch.context() as patch:
         few = {"train": 4, "dev": 2, "test": 2}
-        parts = [(*part[:2], few[part[0]], part[3]) for part in speech.PARTS]
-        patch.setattr(speech, "PARTS", parts)
+        parts = [p._replace(clips=few[p.split], tries=p.tries and 10) for p in bundled.PARTS]
+        patch.setattr(bundled, "PARTS", parts)
+        patch.setattr(bundled, "READ_IN_TRAINING", 20)
+        patch.setattr(bundled, "ROBOTS_SKIP", 2)
+        patch.setattr(bundled, "convert", lambda folder: folder)
+        patch.setattr(bundled, "speaker", lambda folder, device: (None, styles, Letters()))
+        patch.setattr(bundled, "synthesise", hums)
         for workers in (1, 3):
             out = tmp_path_factory.mktemp("bundled")
-            speech.bundled(argparse.Namespace(out=out, seed=2, workers=workers), work)
+            given = {"out": out, "work": work, "seed": 2, "workers": workers, "device": "cpu"}
+            bundled.bundled(argparse.Namespace(**given, kokoro=None))
             folders.append(out)
     return folders
 
@@ -156,15 +191,15 @@ def test_flite_takes_the_pitch_that_is_asked(voices, voice, low, high):
         ("king henry viii", False),
     ],
 )
-def test_texts_that_are_not_spoken_as_written_are_left_out(speech, text, spoken):
-    assert (speech.NOT_SPOKEN_AS_WRITTEN.search(text) is None) == spoken
+def test_texts_that_are_not_spoken_as_written_are_left_out(text, spoken):
+    assert (clips.NOT_SPOKEN_AS_WRITTEN.search(text) is None) == spoken
 
 
-def test_silence_and_level(speech):
+def test_silence_and_level():
     tone = np.sin(np.arange(RATE) / 3).astype(np.float32)
     clip = np.concatenate([np.zeros(2 * RATE, np.float32), 0.1 * tone, np.zeros(100, np.float32)])
     for seed in range(20):
-        done = speech.finish(clip, 16, np.random.default_rng(seed))
+        done = clips.finish(clip, 16, np.random.default_rng(seed))
         loud = np.flatnonzero(np.abs(done.astype(int)) > 0.02 * np.abs(done.astype(int)).max())
         before, after = loud[0] / RATE, (len(done) - 1 - loud[-1]) / RATE
         assert 0.04 < before < 0.41 and 0.04 < after < 0.41
@@ -172,11 +207,11 @@ def test_silence_and_level(speech):
         assert len(loud) == pytest.approx(RATE, rel=0.05)
     rng = np.random.default_rng(0)
     with pytest.raises(ValueError, match="unlike its text"):
-        speech.finish(clip, 60, rng)
+        clips.finish(clip, 60, rng)
     with pytest.raises(ValueError, match="unlike its text"):
-        speech.finish(clip, 3, rng)
+        clips.finish(clip, 3, rng)
     with pytest.raises(ValueError, match="too long"):
-        speech.finish(np.tile(tone, 28), 300, rng)
+        clips.finish(np.tile(tone, 28), 300, rng)
 
 
 def test_an_engine_that_fails_is_an_error(voices):
@@ -227,10 +262,10 @@ def test_bulk_is_the_same_again_and_another_seed_is_not(speech, bulk, work, tmp_
     assert same[1:] != other[1:]
 
 
-def test_opus_is_the_same_each_time_and_whole(speech):
+def test_opus_is_the_same_each_time_and_whole():
     noise = np.random.default_rng(0).normal(0, 3000, 3 * RATE).astype(np.int16)
-    one, two = speech.opus(noise, 77), speech.opus(noise, 77)
-    assert one == two != speech.opus(noise, 78)
+    one, two = clips.opus(noise, 77), clips.opus(noise, 77)
+    assert one == two != clips.opus(noise, 78)
     decoded, _ = soundfile.read(io.BytesIO(one))
     assert len(decoded) == len(noise)
     torn = bytearray(one)
@@ -249,13 +284,13 @@ def test_bundled_loads_as_it_lies(bundled, tmp_path):
     folder = bundled[0]
     data = datasets.load_dataset(str(folder), cache_dir=str(tmp_path))
     assert {split: len(rows) for split, rows in data.items()} == {
-        "train": 4, "validation": 2, "test": 6,
+        "train": 4, "validation": 2, "test": 8,
     }  # fmt: skip
     assert data["test"][0]["audio"]["bytes"][:4] == b"OggS"  # encoded: nothing else is needed
-    for split, count in {"train": 4, "dev": 2, "test": 6}.items():
-        clips = load_data(folder, split=split)
-        assert len(clips) == count and not clips.dropped
-        assert clips[0].load().ndim == 1
+    for split, count in {"train": 4, "dev": 2, "test": 8}.items():
+        loaded = load_data(folder, split=split)
+        assert len(loaded) == count and not loaded.dropped
+        assert loaded[0].load().ndim == 1
 
 
 def test_bundled_keeps_its_sentences_and_voices_apart(bundled, work):
@@ -263,14 +298,46 @@ def test_bundled_keeps_its_sentences_and_voices_apart(bundled, work):
     everything = [row for rows in splits.values() for row in rows]
     assert len({row["text"] for row in everything}) == len(everything)
     assert len({row["id"] for row in everything}) == len(everything)
-    trained = set((work / "text" / "train.txt").read_text().splitlines())
-    assert all((row["text"] in trained) == (row not in splits["test"]) for row in everything)
+    aside = (work / "kokoro" / "heldout.txt").read_text() + (work / "text/heldout.tsv").read_text()
+    aside = {line.partition("\t")[2] for line in aside.splitlines()}
+    assert all((row["text"] in aside) == (row in splits["test"]) for row in everything)
     families = Counter(row["family"] for row in splits["test"])
-    assert families == {"heard": 2, "flite rms": 2, "espeak-ng scotland": 2}
+    assert families == dict.fromkeys(FAMILIES, 2)
     for row in everything:
-        unheard = "rms" in row["voice"] or "scotland" in row["voice"]
-        assert unheard != row["heard"] == (row["family"] == "heard")
+        assert row["heard"] == (row["family"] == "kokoro heard")
+        held_out = any(name in row["voice"] for name in HELD_OUT)
+        assert held_out == (row["family"] == "kokoro never heard")
+        assert ("rms" in row["voice"] or "scotland" in row["voice"]) == (row["family"] in ROBOTS)
         assert 2 <= len(samples(row)) / RATE <= (4 if row in splits["train"] else 6)
+
+
+@pytest.mark.parametrize("split", ["train", "dev", "test"])
+def test_the_data_set_that_travels_is_as_its_card_says(split):
+    from recipes.bundled import PARTS
+
+    rows = rows_of(DATA / f"{split}.parquet")
+    parts = {part.family: part for part in PARTS if part.split == split}
+    assert Counter(row["family"] for row in rows) == {n: p.clips for n, p in parts.items()}
+    for natural in (True, False):  # robots read some of the sentences, too
+        texts = [row["text"] for row in rows if (row["engine"] == "kokoro") == natural]
+        assert len(set(texts)) == len(texts)
+    for row in rows:
+        shortest, longest = parts[row["family"]].seconds
+        assert shortest <= row["seconds"] <= longest
+        held_out = any(name in row["voice"] for name in HELD_OUT)
+        assert held_out == (row["family"] == "kokoro never heard")
+
+
+@pytest.mark.parametrize("family", ["flite rms", "espeak-ng scotland"])
+def test_a_robots_clip_that_travels_can_be_made_again(voices, family):
+    """From the seed, its number and its text; Opus of another machine may differ in a bit."""
+    from recipes.bundled import PARTS, robot_clip
+
+    part = next(part for part in PARTS if part.family == family)
+    for row in [row for row in rows_of(DATA / "test.parquet") if row["family"] == family][:3]:
+        made = robot_clip(part, 0, int(row["id"][-4:]), row["text"])
+        assert made["voice"] == row["voice"] and made["id"] == row["id"]
+        assert np.abs(samples(made).astype(int) - samples(row)).max() < 300
 
 
 def test_missing_text_is_said(speech, tmp_path):

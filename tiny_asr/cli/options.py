@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 Model = Annotated[
-    str | None, typer.Option(help="tiny, small, full, a checkpoint's directory or a hub id")
+    str | None, typer.Option(help="tiny, small, medium, full, a checkpoint's directory or a hub id")
 ]
 Encoder = Annotated[str | None, typer.Option(help="another Whisper encoder: directory or hub id")]
 Decoder = Annotated[str | None, typer.Option(help="another language model: directory or hub id")]

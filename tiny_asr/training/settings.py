@@ -24,7 +24,8 @@ def _setting(default, lowest: float | None = None, weights: bool = True):
 class TrainingSettings:
     """Everything that makes a run; `run.yaml` in its folder repeats it.
 
-    model: tiny, small, full, a directory or a hub id; encoder, decoder: override its frozen parts.
+    model: tiny, small, medium, full, a directory or a hub id.
+    encoder, decoder: override its frozen parts.
     projector: another kind of projector than the model's (see `PROJECTORS`), which begins fresh.
     fresh: begin with a fresh projector even where the model has a trained one.
     data, split, audio_column, text_column: what to train on; see `load_data`.
