@@ -145,7 +145,7 @@ def test_the_trace_says_what_was_left_out():
     trace = trace_clip(tiny(), torch.cat((torch.zeros(3 * RATE), clean())), RATE)
     assert trace.quiet_seconds == pytest.approx(2.8, abs=0.1)
     assert trace.seconds_of_audio + trace.quiet_seconds == pytest.approx(3 + len(clean()) / RATE)
-    assert str(trace).startswith(f"quiet left out     {trace.quiet_seconds:.2f} s of 5.98 s\n")
+    assert str(trace).startswith(f"quiet left out     {trace.quiet_seconds:.2f} s of 5.99 s\n")
     usual = trace_clip(tiny(), clean(), RATE)
     assert trace.text == tiny().transcribe(torch.cat((torch.zeros(3 * RATE), clean())), RATE)
     assert usual.quiet_seconds == 0

@@ -270,7 +270,7 @@ def test_nothing_more_is_decoded_for_a_client_that_has_gone(strict):
     url, _ = strict
     sound = flac(long_clip()[: 12 * RATE])  # 0.3 MB are the limit
     pieces = len(timed_pieces(load_audio(sound), tiny().config.max_seconds))
-    assert pieces > 2
+    assert pieces > 1
 
     def decoded() -> int:
         return sum(int(size) * count for size, count in health(url)["batches"].items())

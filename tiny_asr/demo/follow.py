@@ -21,7 +21,7 @@ from tiny_asr.files.levels import require_sound
 from tiny_asr.hub import data_dir, sample_clip
 from tiny_asr.shapes import CONTRACT, SAMPLE_RATE, SAMPLES_PER_ENCODER_FRAME, record
 
-VOICES = ("flite/awb", "flite/kal16", "flite/rms")  # a sentence of each, where the speech data is
+VOICES = ("kokoro/bf_emma", "kokoro/am_echo", "flite/rms")  # a sentence of each, where the speech data is
 READY = "Record a sentence and stop when it is said, or upload a file, or choose a clip."
 
 
