@@ -21,7 +21,8 @@ from tiny_asr.files.levels import require_sound
 from tiny_asr.hub import data_dir, sample_clip
 from tiny_asr.shapes import CONTRACT, SAMPLE_RATE, SAMPLES_PER_ENCODER_FRAME, record
 
-VOICES = ("kokoro/bf_emma", "kokoro/am_echo", "flite/rms")  # a sentence of each, where the speech data is
+# A sentence of each, where the speech data is.
+VOICES = ("kokoro/bf_emma", "kokoro/am_echo", "flite/rms")
 READY = "Record a sentence and stop when it is said, or upload a file, or choose a clip."
 
 
