@@ -16,7 +16,7 @@ from tiny_asr.course.quiz import questions
 
 RUN_SECONDS = 420  # of a cell that hangs
 ANSWER_MS = 30_000  # a slider may ask for another pass through the model
-WITHOUT_SLIDER = {"05", "07"}  # a run to watch; recordings of one's own
+WITHOUT_SLIDER = {"04", "05", "07"}  # a beam by hand; a run to watch; recordings of one's own
 WITHOUT_QUIZ = {"07"}  # it is for those who want more
 
 
