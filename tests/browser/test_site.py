@@ -136,17 +136,18 @@ def test_a_lesson_reads_well(visit, shots, lesson):
     page.screenshot(path=shots / f"site-{lesson}.png")
     expect(page.locator("article h1")).to_have_count(1)
     alts = page.locator("article .cell_output img").evaluate_all("all => all.map(one => one.alt)")
-    assert len(alts) > 3
+    more = lesson.startswith("07")  # for those who want more: one picture, no exercises
+    assert len(alts) > (0 if more else 3)
     assert not [alt for alt in alts if len(alt) < 60 or " " not in alt]  # it may be a file's name
     page.wait_for_function("[...document.images].every(image => image.naturalWidth)")
     page.wait_for_function(
         "[...document.querySelectorAll('audio')].every(sound => sound.duration > 0.1)"
     )
-    for fold in ("Hint", "Solution", "Answers to 1", "For instructors"):
+    for fold in () if more else ("Hint", "Solution", "Answers to 1", "For instructors"):
         box = page.locator("details", has=page.locator("summary", has_text=fold)).first
         inside = box.locator("p, pre, li").first
         expect(inside).to_be_hidden()
-        box.locator("summary").click()
+        box.locator("summary").first.click()  # a second hint lies in the first
         expect(inside).to_be_visible()
 
 
@@ -157,7 +158,7 @@ def test_the_start_page_leads_to_the_lessons(visit, shots):
     rows = page.locator("article table a[href^='notebooks/']")
     expect(rows).to_have_count(len(LESSONS))
     rows.last.click()
-    expect(page.locator("article h1")).to_contain_text("06 ·")
+    expect(page.locator("article h1")).to_contain_text("07 ·")
 
 
 def test_the_search_finds_a_word(visit, shots):
