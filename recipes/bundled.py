@@ -24,8 +24,8 @@ import pyarrow.parquet
 import torch
 
 from recipes.clips import LONGEST, NOT_SPOKEN_AS_WRITTEN, finish, opus
-from recipes.kokoro.batches import Utterance, synthesise
-from recipes.kokoro.speak import ORDER_SEED, TOKENS, sentences, speaker
+from recipes.kokoro.batches import synthesise
+from recipes.kokoro.speak import ORDER_SEED, sentences, speaker, to_say
 from recipes.kokoro.voices import HELD_OUT, heard_voice, plain, speed
 from recipes.kokoro.weights import convert
 from recipes.voices import family_voice, speak
@@ -141,25 +141,19 @@ def read_aloud(part: Part, texts: list[tuple[str, str]], seed: int, model) -> li
     """
     network, tables, phonemes, device = model
     rng = np.random.default_rng([DRAWS + seed, part.number])
-    drawn = []
+    voices, speeds = [], []
     for place in range(len(texts)):
         never = part.family == NEVER
-        voice = plain(HELD_OUT[place % len(HELD_OUT)]) if never else heard_voice(rng)
-        drawn.append((voice, speed(rng)))
-    tokens: dict[int, list[int]] = {}
-    for language in ("en-us", "en-gb"):
-        places = [i for i, (voice, _) in enumerate(drawn) if voice.language == language]
-        said = phonemes.tokens([texts[i][0] for i in places], language)
-        tokens.update(zip(places, said, strict=True))
-    kept = [i for i in range(len(texts)) if len(tokens[i]) in TOKENS]
-    utterances = [Utterance(tokens[i], drawn[i][0].styles(tables), drawn[i][1]) for i in kept]
+        voices.append(plain(HELD_OUT[place % len(HELD_OUT)]) if never else heard_voice(rng))
+        speeds.append(speed(rng))
+    kept = to_say([spoken for spoken, _ in texts], voices, speeds, tables, phonemes)
     breath = torch.Generator(device).manual_seed(seed + part.number)
     found: list[Spoken] = []
-    for i, sound in zip(kept, synthesise(network, utterances, breath), strict=True):
+    for i, sound in zip(kept, synthesise(network, list(kept.values()), breath), strict=True):
         if sound.isfinite().all() and len(sound) <= LONGEST * SAMPLE_RATE:
             whole = (sound.clamp(-1, 1) * 32767).round().to(torch.int16).numpy()
             samples = whole.astype(np.float32) / 32768
-            found.append(Spoken(samples, texts[i][1], f"kokoro/{drawn[i][0].name}", len(found)))
+            found.append(Spoken(samples, texts[i][1], f"kokoro/{voices[i].name}", len(found)))
     return found
 
 

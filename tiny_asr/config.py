@@ -86,7 +86,7 @@ class ASRConfig(PretrainedConfig):
             )
         if piece_seconds is not None and not piece_seconds >= 1:
             raise ValueError(f"piece_seconds={piece_seconds} came; expected at least 1, or None")
-        if not 0 < (no_speech_threshold or 1) <= 1:
+        if no_speech_threshold is not None and not 0 < no_speech_threshold <= 1:
             raise ValueError(f"no_speech_threshold={no_speech_threshold} came; expected 0 to 1")
         if text not in ("plain", "written"):
             raise ValueError(f"text={text!r} came; expected 'plain' or 'written'")

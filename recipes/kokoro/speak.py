@@ -19,6 +19,7 @@ import math
 import os
 import time
 from collections import Counter
+from collections.abc import Sequence
 from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
@@ -88,6 +89,27 @@ def row(name: str, text: str, voice: Voice, samples: np.ndarray) -> dict:
     }
 
 
+def to_say(
+    spoken: Sequence[str],
+    voices: Sequence[Voice],
+    speeds: Sequence[float],
+    tables: dict[str, np.ndarray],
+    phonemes: Phonemes,
+) -> dict[int, Utterance]:
+    """What the network says of these texts, by their places; too short and too long ones are left
+    out."""
+    tokens: dict[int, list[int]] = {}
+    for language in ("en-us", "en-gb"):
+        places = [place for place, voice in enumerate(voices) if voice.language == language]
+        said = phonemes.tokens([spoken[place] for place in places], language)
+        tokens.update(zip(places, said, strict=True))
+    return {
+        place: Utterance(tokens[place], voices[place].styles(tables), speeds[place])
+        for place in range(len(spoken))
+        if len(tokens[place]) in TOKENS
+    }
+
+
 def read_aloud(task: Task) -> tuple[list[dict], Counter]:
     """The rows of a piece, and why clips were dropped."""
     lines = sentences(task.texts)
@@ -98,19 +120,11 @@ def read_aloud(task: Task) -> tuple[list[dict], Counter]:
     voices, speeds = zip(*((heard_voice(rng), speed(rng)) for _ in mine), strict=True)
 
     model, tables, phonemes = speaker(task.kokoro, task.device)
-    tokens: dict[int, list[int]] = {}
-    for language in ("en-us", "en-gb"):
-        places = [place for place, voice in enumerate(voices) if voice.language == language]
-        said = phonemes.tokens([spoken[place] for place in places], language)
-        tokens.update(zip(places, said, strict=True))
-    kept = [place for place in range(len(mine)) if len(tokens[place]) in TOKENS]
+    kept = to_say(spoken, voices, speeds, tables, phonemes)
     dropped = Counter({"text too short or too long": len(mine) - len(kept)})
-    utterances = [
-        Utterance(tokens[place], voices[place].styles(tables), speeds[place]) for place in kept
-    ]
     breath = torch.Generator(task.device).manual_seed(int(rng.integers(2**62)))
     rows = []
-    for place, sound in zip(kept, synthesise(model, utterances, breath), strict=True):
+    for place, sound in zip(kept, synthesise(model, list(kept.values()), breath), strict=True):
         if not sound.isfinite().all():
             dropped["not finite"] += 1
         elif len(sound) > LONGEST * SAMPLE_RATE:

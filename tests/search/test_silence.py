@@ -25,7 +25,7 @@ def test_a_threshold_below_every_probability_silences_the_decoder(beams):
     assert [len(row) for row in model.generate(clip, beams=beams)] == [1]
 
 
-@pytest.mark.parametrize("wrong", [-0.1, 1.5])
+@pytest.mark.parametrize("wrong", [-0.1, 0.0, 1.5])
 def test_a_threshold_is_a_probability(wrong):
     with pytest.raises(ValueError, match="no_speech_threshold"):
         ASRConfig(no_speech_threshold=wrong)

@@ -13,7 +13,7 @@ and may return a sentence for the tick line.
 import os
 import re
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from importlib import import_module
 
@@ -155,6 +155,21 @@ def expect(
     if came is None:
         raise Wrong(f"{line}. Likely cause: the function does not return its result.")
     raise Wrong(f"{line}{where and ': '}{where}{how_many}.")
+
+
+def expect_mistakes(came: Iterable, right: str, why: Sequence[str]) -> None:
+    """Go on if three letters name the mistakes in three faulty results; else say what speaks
+    against the first wrong one.
+
+    Args:
+        came: the student's letters. right: ours. why: what each of the results shows.
+    """
+    letters = [str(letter).strip(" .)").lower() for letter in came]
+    expect("the number of letters", len(letters), len(right))
+    places = ("the first", "the second", "the third")
+    for place, letter, ours, reason in zip(places, letters, right, why, strict=True):
+        if letter != ours:
+            raise Wrong(f"{place} is not {letter!r}: {reason}. Which mistake leaves that?")
 
 
 def describe(value) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from tiny_asr.course.checks import Wrong, ask, exercise, expect
+from tiny_asr.course.checks import ask, exercise, expect, expect_mistakes
 
 
 def _noise(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -40,17 +40,12 @@ def length(lengths) -> str:
 @exercise("02-broken")
 def broken(mistakes) -> str:
     """Three letters: who forgot what in three faulty maps of attention."""
-    came = [str(letter).strip(" .)").lower() for letter in mistakes]
-    expect("the number of letters", len(came), 3)
-    places = ("the first", "the second", "the third")
     why = (
         "its rows do add up to 1, so there is a softmax along them; but one frame gets nearly all",
         "no weight is above 1, so there is a softmax, but its rows do not add up to 1",
         "its weights are far above 1: what makes shares of numbers?",
     )
-    for place, letter, right, reason in zip(places, came, "bca", why, strict=True):
-        if letter != right:
-            raise Wrong(f"{place} is not {letter!r}: {reason}. Which mistake leaves that?")
+    expect_mistakes(mistakes, "bca", why)
     return "Row sums tell where the softmax is, the largest weight tells of the root of d."
 
 

@@ -3,7 +3,7 @@
 import torch
 from torch.nn import functional as F
 
-from tiny_asr.course.checks import Wrong, ask, exercise, expect
+from tiny_asr.course.checks import ask, exercise, expect, expect_mistakes
 
 
 @exercise("03-stack")
@@ -63,17 +63,12 @@ def count(counts) -> str:
 @exercise("03-broken")
 def broken(mistakes) -> str:
     """Three letters: who forgot what in three faulty projectors."""
-    came = [str(letter).strip(" .)").lower() for letter in mistakes]
-    expect("the number of letters", len(came), 3)
-    places = ("the first", "the second", "the third")
     why = (
         "it is as loud as it should be, and some of the sentence is left",
         "it is far too loud",
         "it is as loud as it should be, and nothing of the sentence is left",
     )
-    for place, letter, right, reason in zip(places, came, "bac", why, strict=True):
-        if letter != right:
-            raise Wrong(f"{place} is not {letter!r}: {reason}. Which mistake leaves that?")
+    expect_mistakes(mistakes, "bac", why)
     return "The norm is heard in the loudness, the order within 100 ms hardly at all."
 
 
