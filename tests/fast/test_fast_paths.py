@@ -110,7 +110,16 @@ def test_compiled_layers_train_and_write_as_plain_ones_do():
             assert torch.equal(ids, expected)
 
 
-def test_each_kind_of_layer_is_compiled_once_and_not_each_layer():
+@pytest.fixture
+def traced_only(monkeypatch):
+    """Compiling as far as the code is made for a machine, which takes a minute."""
+    compiled = torch.compile
+    monkeypatch.setattr(
+        torch, "compile", lambda forward, options=None, **more: compiled(forward, backend="eager")
+    )
+
+
+def test_each_kind_of_layer_is_compiled_once_and_not_each_layer(traced_only):
     from torch._dynamo.utils import counters
 
     model = fresh()
@@ -126,12 +135,8 @@ def test_each_kind_of_layer_is_compiled_once_and_not_each_layer():
     assert counters["stats"]["unique_graphs"] <= 6 < 2 * len(model.decoder.layers)
 
 
-def test_layers_are_found_and_compiled_whatever_a_model_calls_them(monkeypatch):
+def test_layers_are_found_and_compiled_whatever_a_model_calls_them(traced_only):
     """GPT-2 has its layers in `h`, and hands its cache over by position."""
-    compiled = torch.compile
-    monkeypatch.setattr(  # as far as the code is made for a machine, which takes a minute
-        torch, "compile", lambda forward, options=None, **more: compiled(forward, backend="eager")
-    )
     ids = {"bos_token_id": 0, "eos_token_id": 1}
     config = GPT2Config(vocab_size=300, n_embd=LLM_DIM, n_layer=2, n_head=2, **ids)
     directory = decoder_of(GPT2LMHeadModel(config), "gpt2 to compile")
