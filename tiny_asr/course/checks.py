@@ -111,6 +111,14 @@ def attempted(answer) -> None:
         raise NotAttempted
 
 
+def listed(answer, count: int, what: str) -> list:
+    """An answer of so many items as a list, whether a list, a tuple, an array or a tensor came."""
+    items = answer.tolist() if hasattr(answer, "tolist") else answer
+    if not isinstance(items, list | tuple) or len(items) != count:
+        raise Wrong(f"{describe(answer)} came; expected {what}")
+    return list(items)
+
+
 def yours(answer, ours):
     """What a student's code gave, or ours while it is not attempted yet."""
     return ours if answer is ... else answer

@@ -228,7 +228,7 @@ def mel_scale(bands: int = 10) -> Picture:
     left.hlines(corners, 0, points / 1000, color=PROMPT, linewidth=0.8)
     left.vlines(points / 1000, 0, corners, color=MEL, linewidth=0.8)
     left.set(xlabel="frequency in kHz", ylabel="mel (Slaney)", xlim=(0, 8), ylim=(0, 46))
-    left.set_title(f"{bands + 2} equal steps of mel")
+    left.set_title(f"{bands + 2} points, equally far apart in mel")
     for begin, middle, end in zip(points, points[1:], points[2:], strict=False):
         corner = np.array([begin, middle, end]) / 1000
         right.plot(corner, [0, 2000 / (end - begin), 0], color=MEL)
@@ -238,7 +238,8 @@ def mel_scale(bands: int = 10) -> Picture:
     narrow, wide = (int((row > 0).sum()) for row in (whisper[0], whisper[-1]))
     figure.alt = (
         f"Left: mel against frequency, straight up to 1 kHz = 15 mel, then bending down to "
-        f"{corners[-1]:.1f} mel at 8 kHz; {bands + 2} equal steps of mel are ever wider in Hz. "
+        f"{corners[-1]:.1f} mel at 8 kHz; {bands + 2} points equally far apart in mel "
+        f"are ever wider apart in Hz. "
         f"Right: the {bands} triangles between them, the first "
         f"{points[2] - points[0]:.0f} Hz wide and tall, the last {points[-1] - points[-3]:.0f} Hz "
         f"wide and low. Of Whisper's 80, the first covers {narrow} line of the spectrum, the last "

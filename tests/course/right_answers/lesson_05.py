@@ -138,3 +138,13 @@ guesses = (20.0, 1.0, 0.3)
 
 # %% 05-guess
 guesses = [10 + 10, torch.tensor(1), 0.3]
+
+
+# %% 05-guess
+import numpy as np
+
+guesses = np.array([20, 1, 0.3])
+
+
+# %% 05-guess
+guesses = torch.tensor([20.0, 1.0, 0.3])

@@ -175,3 +175,7 @@ answers = ["turn in", 0.3, "turn in", 0.3]
 
 # %% 04-beam | not of the last alone
 answers = ["turn in", 0.5, "turned into", 0.9]
+
+
+# %% 04-beam | without a per cent sign
+answers = ["turn in", "30 %", "turned into", "36 %"]

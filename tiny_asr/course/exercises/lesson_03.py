@@ -64,7 +64,7 @@ def count(counts) -> str:
 def broken(mistakes) -> str:
     """Three letters: who forgot what in three faulty projectors."""
     why = (
-        "it is as loud as it should be, and some of the sentence is left",
+        "it is as loud as it should be, and most of the sentence is left",
         "it is far too loud",
         "it is as loud as it should be, and nothing of the sentence is left",
     )

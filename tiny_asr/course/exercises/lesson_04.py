@@ -103,7 +103,10 @@ def beam(answers) -> str:
         raise NotAttempted
     expect("the number of predictions", len(came), 4)
     texts = [" ".join(str(came[place]).lower().split()) for place in (0, 2)]
-    chances = [float(came[place]) for place in (1, 3)]
+    try:
+        chances = [float(came[place]) for place in (1, 3)]
+    except (TypeError, ValueError):
+        raise Wrong("a probability is a number from 0 to 1, without a per cent sign") from None
     if texts[0] == "turned into":
         raise Wrong("greedy search takes the likelier first token, and never goes back")
     if texts[0] != "turn in":

@@ -13,7 +13,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.overrides import TorchFunctionMode
 
 from tiny_asr.audio import load_audio
-from tiny_asr.course.checks import Wrong, ask, attempted, describe, exercise, expect
+from tiny_asr.course.checks import Wrong, ask, attempted, describe, exercise, expect, listed
 from tiny_asr.course.lesson_05_loop import PATIENTS
 from tiny_asr.hub import sample_clip
 from tiny_asr.model import ASRModel
@@ -74,8 +74,7 @@ def entropy(cross_entropy) -> str:
 @exercise("05-guess")
 def guess(guesses) -> str:
     """Three numbers: a gradient after a second `backward`, and two norms after clipping to 1."""
-    if not isinstance(guesses, list | tuple) or len(guesses) != 3:
-        raise Wrong(f"{describe(guesses)} came; expected a list of three numbers")
+    guesses = listed(guesses, 3, "a list of three numbers")
     added = "`backward` adds to the gradient that is there; only `zero_grad` empties it"
     scaled = "all numbers shrink by one factor, so that the norm becomes 1"
     expect("the first guess", guesses[0], 20, {added: 10, f"{added}: 10 + 10": 0})

@@ -5,7 +5,7 @@ import re
 import jiwer
 import numpy as np
 
-from tiny_asr.course.checks import Wrong, ask, attempted, describe, exercise, expect
+from tiny_asr.course.checks import Wrong, ask, attempted, describe, exercise, expect, listed
 from tiny_asr.evaluation.score import normalise
 
 
@@ -65,8 +65,7 @@ def edits(answer) -> str:
 @exercise("06-guess")
 def guess(guesses) -> str:
     """Four WERs in per cent, guessed before they are counted."""
-    if not isinstance(guesses, list | tuple) or len(guesses) != 4:
-        raise Wrong(f"{describe(guesses)} came; expected a list of four numbers")
+    guesses = listed(guesses, 4, "a list of four numbers")
     attempted(guesses)
     causes = (
         {"added words are errors, too, and a WER has no upper limit": 100, "in per cent": 2},

@@ -1,0 +1,66 @@
+"""What untranscribed speech says, as two Whispers write it: a text counts where both agree.
+
+    python -m recipes.ears.overhear --models FOLDER
+
+reads the shared `untranscribed*.parquet`, and writes recipes/ears/overheard.json: for each clip's
+id what whisper-base and whisper-tiny.en write, each with its own decoder, greedily, through
+`faster-whisper` (pip install faster-whisper). `get/real.py` of the shared material writes both
+models to FOLDER. Stopped and started again, it goes on; 867 clips take about an hour of one core.
+"""
+
+import argparse
+import io
+import json
+from pathlib import Path
+
+import soundfile
+from whisper_normalizer.english import EnglishTextNormalizer
+
+from recipes.ears.pack import table
+from recipes.text import SHARED
+
+HEARD = Path(__file__).with_name("overheard.json")
+MODELS = ("whisper-base-ct2", "whisper-tiny.en-ct2")
+SAVE_EVERY = 20
+
+
+def agreed(heard: dict[str, list[str]]) -> dict[str, str]:
+    """By clip, whisper-base's text where the other one wrote the same words."""
+    level = EnglishTextNormalizer()
+    return {
+        name: base for name, (base, other) in heard.items() if level(base) == level(other) != ""
+    }
+
+
+def listen(models: list, samples) -> list[str]:
+    """The texts of one clip, a model after the other."""
+    how = {"language": "en", "beam_size": 1, "without_timestamps": True}
+    return ["".join(part.text for part in m.transcribe(samples, **how)[0]).strip() for m in models]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Write down what untranscribed speech says.")
+    parser.add_argument("--models", type=Path, required=True, help=f"holds {' and '.join(MODELS)}")
+    parser.add_argument("--out", type=Path, default=HEARD)
+    parser.add_argument("--threads", type=int, default=1)
+    a = parser.parse_args()
+    from faster_whisper import WhisperModel
+
+    how = {"device": "cpu", "compute_type": "int8", "cpu_threads": a.threads}
+    models = [WhisperModel(str(a.models / name), **how) for name in MODELS]
+    heard = json.loads(a.out.read_text(encoding="utf-8")) if a.out.exists() else {}
+    rows = [r for path in sorted((SHARED / "speech").glob("untranscribed*")) for r in table(path)]
+    for number, row in enumerate(rows, 1):
+        if row["id"] not in heard:
+            samples, rate = soundfile.read(io.BytesIO(row["audio"]["bytes"]), dtype="float32")
+            assert rate == 16_000, f"{row['id']} has {rate} Hz; expected 16 000"
+            heard[row["id"]] = listen(models, samples)
+        if number % SAVE_EVERY == 0 or number == len(rows):
+            part = a.out.with_suffix(".part")
+            part.write_text(json.dumps(heard, indent=0, ensure_ascii=False), encoding="utf-8")
+            part.replace(a.out)
+            print(f"{number} of {len(rows)}: both agree on {len(agreed(heard))}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
