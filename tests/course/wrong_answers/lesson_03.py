@@ -100,7 +100,7 @@ counts = [240, 10, 80, 8, 0]
 counts = [240, 10, 18, 8, 8]
 
 
-# %% 03-broken | some of the sentence is left
+# %% 03-broken | most of the sentence is left
 mistakes = ["c", "a", "b"]
 
 
