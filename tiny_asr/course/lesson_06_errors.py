@@ -234,7 +234,7 @@ def pairing_picture(ours: Result, theirs: Result, names: tuple[str, str]) -> Pic
     axes.axvline(0, color="black", linewidth=1)
     axes.set(xlabel=f"WER of {names[0]} minus WER of {names[1]}, points")
     axes.set(ylabel=f"of {many(RESAMPLES)} draws")
-    axes.legend(loc="upper right")
+    axes.legend(loc="best")
     figure.alt = f"Two histograms of the difference, 95 of 100 draws each: {'; '.join(facts)}."
     return figure
 
