@@ -187,7 +187,7 @@ def describe(value) -> str:
         text = " ".join(repr(value).split())
         return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
     if numbers.ndim == 0:
-        return f"{numbers:.0f}" if numbers % 1 == 0 else f"{numbers:.6g}"
+        return f"{numbers:.0f}" if np.isfinite(numbers) and numbers % 1 == 0 else f"{numbers:.6g}"
     if numbers.size > 8:
         return f"numbers of shape {numbers.shape}"
     if np.isfinite(numbers).all() and (numbers % 1 == 0).all():

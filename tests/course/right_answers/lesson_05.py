@@ -1,6 +1,7 @@
 # ruff: noqa: F811
 # Right answers to the exercises of notebook 05 that are written otherwise: `# %% ID`.
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch.nn.utils import clip_grad_norm_
@@ -141,8 +142,6 @@ guesses = [10 + 10, torch.tensor(1), 0.3]
 
 
 # %% 05-guess
-import numpy as np
-
 guesses = np.array([20, 1, 0.3])
 
 

@@ -119,3 +119,15 @@ pair = ("mister brown [laughs]", "mr. brown")
 
 # %% 06-guess
 guesses = (200.0, 100.0, 100.0, 20.0)
+
+
+# %% 06-paired
+def difference(mine, ours, words, draws):
+    gaps = sorted((mine - ours)[draw].sum() / words[draw].sum() for draw in draws)
+    return gaps[int(0.025 * len(gaps))], gaps[min(len(gaps) - 1, int(0.975 * len(gaps)))]
+
+
+# %% 06-paired
+def difference(mine, ours, words, draws):
+    gaps = np.sort((mine - ours)[draws].sum(1) / words[draws].sum(1))
+    return [np.quantile(gaps, end, method="closest_observation") for end in (0.025, 0.975)]

@@ -119,3 +119,11 @@ def difference(mine, ours, words, draws):
     first = mine[draws].sum(axis=1) / words[draws].sum(axis=1)
     second = ours[draws[::-1]].sum(axis=1) / words[draws[::-1]].sum(axis=1)
     return np.percentile(first - second, [2.5, 97.5])
+
+
+# %% 06-edits | a way to lay the two side by side with fewer errors
+def edits(said, heard):
+    from difflib import SequenceMatcher
+
+    steps = SequenceMatcher(None, said, heard, autojunk=False).get_opcodes()
+    return sum(max(i - h, k - j) for kind, h, i, j, k in steps if kind != "equal")
