@@ -86,12 +86,21 @@ def train(
     device: Device = None,
     dtype: Dtype = None,
     compile: Compile = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="only estimate: memory, hours and dollars on some GPUs")
+    ] = False,
+    gpus: Annotated[
+        Path | None, typer.Option(help="with --plan: your own table of GPUs and prices, as CSV")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Train the projector; Ctrl-C saves first, and --resume continues."""
-    not_settings = ("resume", "config", "as_json")
+    not_settings = ("resume", "config", "plan", "gpus", "as_json")
     given = {k: v for k, v in locals().items() if v is not None and k not in not_settings}
     given.pop("not_settings")
+    if plan:
+        _show_plan(given, config, resume, gpus, as_json)
+        return
     settings = _settings(given, config, resume)
     check_target("--out", settings.out, folder=True)
     if settings.cache is not None and not Path(settings.cache).is_dir():  # it may be full already
@@ -114,6 +123,19 @@ def train(
         print(json.dumps({"out": settings.out, **report, "seconds": state.seconds}, indent=2))
     else:
         print(f"done: the model is in {settings.out}, and run.yaml there repeats the run")
+
+
+def _show_plan(
+    given: dict, config: Path | None, resume: bool, gpus: Path | None, as_json: bool
+) -> None:
+    """Without data named, the plan is for clips as long as LibriSpeech's."""
+    from tiny_asr.bench.plan import GPUS, describe, plan, read_gpus
+
+    cards = read_gpus(gpus or GPUS)
+    if config is None:
+        given = {"data": "openslr/librispeech_asr:clean", "out": "runs/plan"} | given
+    made = plan(_settings(given, config, resume), cards)
+    print(json.dumps(made, indent=2) if as_json else describe(made))
 
 
 def _settings(given: dict, config: Path | None, resume: bool) -> "TrainingSettings":
