@@ -52,13 +52,23 @@ HARDER = {
 }
 
 
+MIXED = {
+    "data": [
+        {"data": clips(5, 3), "weight": 1},
+        {"data": clips(), "weight": 2.5, "limit": 10},
+    ],
+    "noise_data": clips(3, 7),
+    "noise_fraction": 0.2,
+}
+
+
 # In one process ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["cached", "augmented"])
+@pytest.mark.parametrize("kind", ["cached", "augmented", "mixed"])
 def test_an_interrupted_run_ends_with_the_same_weights(tmp_path, kind):
     changes = {"cache": tmp_path / "caches", "eval_data": clips(3, 1)} | {"eval_limit": 1}
-    changes = changes if kind == "cached" else HARDER
+    changes = {"cached": changes, "augmented": HARDER, "mixed": MIXED}[kind]
     whole, broken = small_run(tmp_path / "whole", **changes), tmp_path / "broken"
     train(whole)
     epochs = read_log(whole.out + "/log.csv")[-1]["epoch"]

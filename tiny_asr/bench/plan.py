@@ -20,6 +20,7 @@ from tiny_asr.bench.flops import Work, empty_parts, training_bytes
 from tiny_asr.bench.random_pair import FILLER, PROMPT_TOKENS
 from tiny_asr.config import ASRConfig
 from tiny_asr.data.dataset import load_data
+from tiny_asr.data.mixing import parts_of
 from tiny_asr.decoder import TextDecoder
 from tiny_asr.fast.activations import (
     SECONDS,
@@ -168,15 +169,10 @@ def plan(settings: TrainingSettings, gpus: list[GPU]) -> dict:
         )
     cache = cache_bytes(config, clips, clips * seconds) * versions if cached and clips else None
     return {
-        "model": s.model,
-        "utterances": s.max_utterances,
-        "clips": clips,
-        "clip_seconds": seconds,
-        "batch_seconds": s.batch_seconds,
-        "compiled": s.compile,
-        "cached": cached,
-        "petaflop": flops / 1e15,
-        "share_of_peak": share,
+        **{"model": s.model, "utterances": s.max_utterances, "clips": clips},
+        **{"clip_seconds": seconds, "batch_seconds": s.batch_seconds},
+        **{"compiled": s.compile, "cached": cached},
+        **{"petaflop": flops / 1e15, "share_of_peak": share},
         "cache_gb": None if cache is None else cache / 1e9,
         "cache_gb_per_hour": versions * cache_bytes(config, 3600 / seconds, 3600) / 1e9,
         "download_gb": _downloads(config),
@@ -187,8 +183,7 @@ def plan(settings: TrainingSettings, gpus: list[GPU]) -> dict:
 def _clips(settings: TrainingSettings) -> tuple[int | None, float]:
     """How many clips there are, None if that is not known here, and their mean length in s."""
     s = settings
-    sources = s.data if isinstance(s.data, list) else [s.data]
-    if any(not Path(source).exists() and "/" in source for source in sources):
+    if any(not Path(part.source).exists() and "/" in part.source for part in parts_of(s.data)):
         return s.limit, CLIP_SECONDS
     columns = {"audio_column": s.audio_column, "text_column": s.text_column}
     data = load_data(s.data, split=s.split, limit=s.limit, text=s.text or "plain", **columns)

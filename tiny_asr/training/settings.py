@@ -12,6 +12,7 @@ from types import UnionType
 import yaml
 
 from tiny_asr.data.augment import AugmentConfig
+from tiny_asr.data.mixing import parts_of
 from tiny_asr.training.checkpoint import explain_failure, write_text
 
 
@@ -28,7 +29,8 @@ class TrainingSettings:
     encoder, decoder: override its frozen parts.
     projector: another kind of projector than the model's (see `PROJECTORS`), which begins fresh.
     fresh: begin with a fresh projector even where the model has a trained one.
-    data, split, audio_column, text_column: what to train on; see `load_data`.
+    data, split, audio_column, text_column: what to train on; see `load_data`. Items of a list may
+    be mappings {data, weight, limit, split, audio_column, text_column}: see `mixing`.
     text: `plain` or `written`, what the model learns to write (see `ASRConfig`); None: as it does.
     limit: the first so many clips only.
     eval_data, eval_split, eval_limit: what to choose the best model by.
@@ -91,6 +93,8 @@ class TrainingSettings:
             if None not in (value, lowest) and not lowest <= value < math.inf:  # NaN is not
                 raise ValueError(f"{f.name}={value} came; expected a number from {lowest} up")
             setattr(self, f.name, value)
+        for source in (self.data, self.eval_data, self.noise_data):
+            parts_of(source or ())  # wrong names and weights are refused now
         if self.cache is None and self.cache_versions:
             raise ValueError(
                 f"cache_versions={self.cache_versions} came without a cache; expected its folder "
@@ -143,7 +147,7 @@ def _of_type(name: str, kind, value):
     if isinstance(value, Path):
         value = str(value)
     elif isinstance(value, list | tuple):
-        value = [str(item) for item in value]
+        value = [_plain(item) if isinstance(item, dict) else str(item) for item in value]
     try:
         if kind is float:
             value = float(value)
@@ -154,6 +158,11 @@ def _of_type(name: str, kind, value):
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name}={value!r} came; {error}") from error
     return value
+
+
+def _plain(item: dict) -> dict:
+    """An item of data as YAML can hold it."""
+    return {key: str(value) if isinstance(value, Path) else value for key, value in item.items()}
 
 
 def learning_rate_at(utterances: int, settings: TrainingSettings) -> float:

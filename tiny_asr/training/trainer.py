@@ -328,7 +328,9 @@ class Trainer:
         s, state = self.settings, self.state
         rank, ranks = self.accelerator.process_index, self.accelerator.num_processes
         for epoch in count(state.epoch):
-            order = make_batches(self.data, max_seconds=s.batch_seconds, seed=s.seed, epoch=epoch)
+            chosen = self.data.epoch(s.seed, epoch)
+            how = {"seed": s.seed, "epoch": epoch, "among": chosen}
+            order = make_batches(self.data, max_seconds=s.batch_seconds, **how)
             rest = order[state.batch :]
             if self.caches:
                 batches = self._cache(epoch).batches(self.data, rest, rank, ranks)
