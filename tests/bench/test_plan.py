@@ -79,6 +79,8 @@ def test_what_is_here_is_read_and_what_is_not_would_be_fetched():
     hours = made["clips"] * made["clip_seconds"] / 3600
     assert made["cache_gb"] == pytest.approx(hours * made["cache_gb_per_hour"])
     assert made["cache_gb_per_hour"] == pytest.approx(2 * 3600 * 50 * 1280 * 2 / 1e9)
+    made |= plan(settings(data="librispeech:test-clean", eval_data=str(clips())), [H200])
+    assert made["stream"] == ["librispeech:test-clean"] and made["clips"] is None
     fetched = made["download_gb"]
     assert fetched["HuggingFaceTB/SmolLM3-3B"] == pytest.approx(6.15, abs=0.01)
     assert fetched["openai/whisper-large-v3-turbo"] == pytest.approx(1.62, abs=0.01)

@@ -1,6 +1,7 @@
 """`tiny-asr train --plan` as a user meets it."""
 
 import json
+import re
 
 import pytest
 from test_commands import tiny_asr  # noqa: F401 (a fixture)
@@ -31,3 +32,12 @@ def test_your_own_prices_and_json(tiny_asr, tmp_path):  # noqa: F811
     table.write_text("gpu,price\nMine,1\n")
     status, out, err = tiny_asr(*how)
     assert (status, out) == (2, "") and "expected CSV with the columns gpu, memory_gb" in err
+
+
+@pytest.mark.parametrize("pair", ["medium", "full"])
+def test_the_bundled_recipes_can_be_planned_by_the_pairs_name(tiny_asr, pair):  # noqa: F811
+    status, out, _ = tiny_asr("train", "--config", pair, "--plan", "--max-utterances", "1000")
+    assert status == 0 and f"plan       {pair}: 1,000 utterances" in out
+    assert re.search(r"\nRTX 3090 +24 .* yes ", out)
+    status, out, err = tiny_asr("train", "--config", "ful", "--plan")
+    assert (status, out) == (2, "") and "cannot read the settings ful" in err

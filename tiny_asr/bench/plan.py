@@ -50,7 +50,7 @@ Estimated, not measured: memory from the shapes; hours from the work, at {share:
 the peak that NVIDIA names (full reached that on one H200), and at most {sound:,.0f} s
 of sound a second (as medium did). Of 70 W only, T4 and L4 may take far longer.
 Loading and evaluation come on top. Prices are assumed: --gpus FILE has yours.
-twice: layers keep their input only and are computed twice; train does so itself.
+twice: layers keep only their input and are computed twice, as train decides.
 """
 
 
@@ -176,14 +176,21 @@ def plan(settings: TrainingSettings, gpus: list[GPU]) -> dict:
         "cache_gb": None if cache is None else cache / 1e9,
         "cache_gb_per_hour": versions * cache_bytes(config, 3600 / seconds, 3600) / 1e9,
         "download_gb": _downloads(config),
+        "stream": _streamed(s.data, s.eval_data, s.noise_data),
         "gpus": rows,
     }
+
+
+def _streamed(*sources) -> list[str]:
+    """Those of some sources of data that are no files here."""
+    parts = [part for source in sources for part in parts_of(source or ())]
+    return [part.data for part in parts if not Path(part.source).exists() and "/" in part.source]
 
 
 def _clips(settings: TrainingSettings) -> tuple[int | None, float]:
     """How many clips there are, None if that is not known here, and their mean length in s."""
     s = settings
-    if any(not Path(part.source).exists() and "/" in part.source for part in parts_of(s.data)):
+    if _streamed(s.data):
         return s.limit, CLIP_SECONDS
     columns = {"audio_column": s.audio_column, "text_column": s.text_column}
     data = load_data(s.data, split=s.split, limit=s.limit, text=s.text or "plain", **columns)
@@ -218,6 +225,7 @@ def describe(plan: dict) -> str:
         f"{p['petaflop']:,.3g} PFLOP",
         f"batches    of {p['batch_seconds']:g} s{', '.join(['', *how])}",
         *(f"download   {line}" for line in downloads or ["no model"]),
+        *(f"stream     {name}, as FLAC 0.07 GB for each hour of sound" for name in p["stream"]),
     ]
     if p["cached"]:
         total = f", {p['cache_gb']:.1f} GB in all" if p["cache_gb"] else ""

@@ -55,7 +55,8 @@ def train(
         bool, typer.Option("--resume", help="continue the run in --out, with its run.yaml")
     ] = False,
     config: Annotated[
-        Path | None, typer.Option(help="a run.yaml; options given here replace its settings")
+        Path | None,
+        typer.Option(help="a run.yaml, or medium or full: bundled ones; options replace settings"),
     ] = None,
     eval_data: Annotated[str | None, typer.Option(help="to choose the best model by")] = None,
     noise_data: Annotated[str | None, typer.Option(help="clips in which nobody speaks")] = None,
@@ -140,11 +141,14 @@ def _show_plan(
 
 def _settings(given: dict, config: Path | None, resume: bool) -> "TrainingSettings":
     """The settings in `config`, or of the run to resume, or the defaults; `given` replaces them."""
+    from tiny_asr.hub import PAIRS, data_dir
     from tiny_asr.training.settings import TrainingSettings
 
     if config is None and resume and (Path(given.get("out", "")) / "run.yaml").is_file():
         config = Path(given["out"]) / "run.yaml"
     if config is not None:
+        bundled = data_dir() / "models" / f"{config}-asr" / "from_zero.yaml"
+        config = bundled if str(config) in PAIRS and not config.exists() else config
         return TrainingSettings.load(config, **given)
     if missing := [f"--{name}" for name in ("data", "out") if name not in given]:
         raise ValueError(
