@@ -77,6 +77,9 @@ def train(
         str | None,
         typer.Option(help="another kind, which starts fresh: swiglu, convolution, ..."),
     ] = None,
+    track: Annotated[
+        str | None, typer.Option(help="where the log goes too: tensorboard, trackio, wandb, ...")
+    ] = None,
     split: Split = None,
     audio_column: AudioColumn = None,
     text_column: TextColumn = None,
@@ -99,6 +102,8 @@ def train(
     not_settings = ("resume", "config", "plan", "gpus", "as_json")
     given = {k: v for k, v in locals().items() if v is not None and k not in not_settings}
     given.pop("not_settings")
+    if "track" in given:
+        given["trackers"] = words_of(given.pop("track"))
     if plan:
         _show_plan(given, config, resume, gpus, as_json)
         return

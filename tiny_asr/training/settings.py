@@ -44,6 +44,7 @@ class TrainingSettings:
     cache: folder for encoder outputs; excludes augmentation of waveform and log-mel, but for
     cache_versions: so many augmented versions of each clip are cached, and epochs take turns.
     augment: see `AugmentConfig`.
+    trackers: where the log goes besides `log.csv`, such as tensorboard: see `TRACKERS`.
     workers: threads that decode audio.
     seed: of a fresh projector's weights, the order of clips and the augmentation.
     device, dtype: see `choose_device`.
@@ -80,6 +81,7 @@ class TrainingSettings:
     cache: str | None = None
     cache_versions: int = _setting(0, 0)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+    trackers: list = field(default_factory=list, metadata={"weights": False})
     workers: int = _setting(2, 1, weights=False)
     seed: int = _setting(0, 0)
     device: str = "auto"
