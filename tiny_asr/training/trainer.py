@@ -86,7 +86,7 @@ class Trainer:
         self.accelerator = Accelerator(
             cpu=choice.device.type == "cpu",
             mixed_precision="no",
-            log_with=check_trackers(s.trackers),
+            log_with=check_trackers(s.trackers) or None,
             project_dir=self.out,
             kwargs_handlers=[InitProcessGroupKwargs(timeout=LONGEST_WAIT)],
         )
