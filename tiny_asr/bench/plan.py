@@ -55,8 +55,7 @@ twice: layers keep only their input and are computed twice, as train decides.
 
 
 class GPU(NamedTuple):
-    """memory: GB of 10^9 bytes, as data sheets have it; tflops: dense, of 16 bits; dollars: an
-    hour."""
+    """One GPU: GB (10^9 bytes) of memory, dense TFLOP/s of 16 bits, dollars an hour."""
 
     name: str
     memory: float

@@ -29,8 +29,7 @@ class TrainingSettings:
     encoder, decoder: override its frozen parts.
     projector: another kind of projector than the model's (see `PROJECTORS`), which begins fresh.
     fresh: begin with a fresh projector even where the model has a trained one.
-    data, split, audio_column, text_column: what to train on; see `load_data`. Items of a list may
-    be mappings {data, weight, limit, split, audio_column, text_column}: see `mixing`.
+    data, split, audio_column, text_column: what to train on: see `load_data`; several: `Part`.
     text: `plain` or `written`, what the model learns to write (see `ASRConfig`); None: as it does.
     limit: the first so many clips only.
     eval_data, eval_split, eval_limit: what to choose the best model by.
