@@ -142,9 +142,9 @@ def plan(settings: TrainingSettings, gpus: list[GPU]) -> dict:
     clips, seconds = _clips(s)
     tokens = round(TEXT_TOKENS_PER_SECOND * seconds) + 1
     work, cached = Work(config, PROMPT_TOKENS), s.cache is not None
-    padded = config.max_seconds if config.encoder_padding == "window" else seconds
+    padded = seconds if config.encoder_padding == "none" else config.max_seconds
     versions = max(1, s.cache_versions)
-    heard = versions * (clips or 0) if cached else s.max_utterances
+    heard = versions * clips if cached and clips else s.max_utterances
     flops = heard * work.encode(padded) + s.max_utterances * (
         work.train_projector(seconds) + work.train_decoder(seconds, tokens)
     )
