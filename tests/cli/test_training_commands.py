@@ -230,3 +230,8 @@ def test_benchmark_measures_with_its_options_and_prints_json(tiny_asr, monkeypat
     assert (given["utterances"], given["rounds"], given["batch_seconds"]) == (3, 1, 12)
     assert (given["device"], given["mix"], given["compile"]) == ("cpu", "short", False)
     assert (given["encoder"], given["decoder"]) == (str(encoder_dir()), str(decoder_dir()))
+
+
+def test_a_tracker_is_an_option_with_commas(tiny_asr, tmp_path):  # noqa: F811
+    status, _, err = tiny_asr(*options(tmp_path / "run"), "--track", "tensorboard, papyrus")
+    assert status == 2 and "trackers papyrus came" in err and not (tmp_path / "run").exists()

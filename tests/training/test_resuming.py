@@ -3,8 +3,10 @@
 import math
 import os
 import random
+import shutil
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -52,13 +54,23 @@ HARDER = {
 }
 
 
+MIXED = {
+    "data": [
+        {"data": clips(5, 3), "weight": 1},
+        {"data": clips(), "weight": 2.5, "limit": 10},
+    ],
+    "noise_data": clips(3, 7),
+    "noise_fraction": 0.2,
+}
+
+
 # In one process ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["cached", "augmented"])
+@pytest.mark.parametrize("kind", ["cached", "augmented", "mixed"])
 def test_an_interrupted_run_ends_with_the_same_weights(tmp_path, kind):
     changes = {"cache": tmp_path / "caches", "eval_data": clips(3, 1)} | {"eval_limit": 1}
-    changes = changes if kind == "cached" else HARDER
+    changes = {"cached": changes, "augmented": HARDER, "mixed": MIXED}[kind]
     whole, broken = small_run(tmp_path / "whole", **changes), tmp_path / "broken"
     train(whole)
     epochs = read_log(whole.out + "/log.csv")[-1]["epoch"]
@@ -307,11 +319,19 @@ def test_sigterm_and_a_kill_within_the_saving(tmp_path):
     assert not list((tmp_path / "run").rglob("*.partial"))
 
 
+def assert_close(out: Path, other: Path) -> None:
+    """Two runs ended with the same tensors, but for rounding: sums are taken in another order."""
+    ours, theirs = final(out), final(other)
+    assert ours.keys() == theirs.keys()
+    for key, value in ours.items():
+        torch.testing.assert_close(theirs[key], value, rtol=1e-4, atol=1e-5)
+
+
 # `accelerate launch` starts torchrun where there are GPUs, and one process only on a CPU.
 TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 
 
-def test_two_processes_train_as_one_does(tmp_path):
+def test_two_processes_train_as_one_does_and_take_over_from_each_other(tmp_path):
     rows = some_rows()
     rows[6]["audio"] = rows[6]["audio"][:2000]  # unreadable; one process misses a clip
     changes = {
@@ -345,7 +365,13 @@ def test_two_processes_train_as_one_does(tmp_path):
         first = 0 if name != "resumed" else 6  # the interval that it resumed in is a shorter one
         losses = [[row["loss"] for row in rows[first:]] for rows in (ours, theirs)]
         assert losses[0] == pytest.approx(losses[1], rel=1e-5)
-        one, other = final(tmp_path / "one" / name), final(tmp_path / "two" / name)
-        assert one.keys() == other.keys()
-        for key, value in one.items():
-            torch.testing.assert_close(other[key], value, rtol=1e-4, atol=1e-5)
+        assert_close(tmp_path / "one" / name, tmp_path / "two" / name)
+    # Two processes began, and were killed before their last checkpoint; one goes on.
+    for name in ("plain", "cached"):
+        alone = tmp_path / "alone" / name
+        shutil.copytree(tmp_path / "two" / name, alone)
+        *_, before, last = sorted(alone.glob("checkpoints/step-*"), key=lambda p: int(p.name[5:]))
+        shutil.rmtree(last)
+        _, said = train(replace(runs["two", name], out=str(alone)), resume=True)
+        assert "processes: 1" in said and f"resumed at {before.name.replace('-', ' ')}," in said
+        assert_close(tmp_path / "one" / name, alone)

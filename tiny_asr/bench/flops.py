@@ -55,6 +55,16 @@ def sizes(config: ASRConfig) -> dict[str, int]:
     }
 
 
+def training_bytes(config: ASRConfig, all_trained: bool = False) -> float:
+    """What stays in memory through a training: weights, gradients, AdamW; activations come on top.
+
+    Frozen weights take 2 bytes each. A trained one takes 16: itself, its gradient, two moments.
+    """
+    n = sizes(config)
+    frozen = n["encoder"] + n["decoder"]
+    return 16 * (n["projector"] + frozen * all_trained) + 2 * frozen * (not all_trained)
+
+
 class Work:
     """The FLOPs and bytes of each stage, for one clip.
 

@@ -28,7 +28,10 @@ Hints = Annotated[
 ]
 Data = Annotated[
     str | None,
-    typer.Option(help="a parquet file, a folder, or a hub id (owner/name, owner/name:config)"),
+    typer.Option(
+        help="a parquet file, a folder, a hub id (owner/name:config), or a name such as "
+        "librispeech:test-clean, tedlium:test, mls:german"
+    ),
 ]
 Split = Annotated[str | None, typer.Option(help="train, dev, ... of a folder or a hub id")]
 AudioColumn = Annotated[str | None, typer.Option(help="where the sound is; audio if not given")]

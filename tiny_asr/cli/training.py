@@ -55,7 +55,8 @@ def train(
         bool, typer.Option("--resume", help="continue the run in --out, with its run.yaml")
     ] = False,
     config: Annotated[
-        Path | None, typer.Option(help="a run.yaml; options given here replace its settings")
+        Path | None,
+        typer.Option(help="a run.yaml, or medium or full: bundled ones; options replace settings"),
     ] = None,
     eval_data: Annotated[str | None, typer.Option(help="to choose the best model by")] = None,
     noise_data: Annotated[str | None, typer.Option(help="clips in which nobody speaks")] = None,
@@ -76,6 +77,9 @@ def train(
         str | None,
         typer.Option(help="another kind, which starts fresh: swiglu, convolution, ..."),
     ] = None,
+    track: Annotated[
+        str | None, typer.Option(help="where the log goes too: tensorboard, trackio, wandb, ...")
+    ] = None,
     split: Split = None,
     audio_column: AudioColumn = None,
     text_column: TextColumn = None,
@@ -86,12 +90,23 @@ def train(
     device: Device = None,
     dtype: Dtype = None,
     compile: Compile = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="only estimate: memory, hours and dollars on some GPUs")
+    ] = False,
+    gpus: Annotated[
+        Path | None, typer.Option(help="with --plan: your own table of GPUs and prices, as CSV")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Train the projector; Ctrl-C saves first, and --resume continues."""
-    not_settings = ("resume", "config", "as_json")
+    not_settings = ("resume", "config", "plan", "gpus", "as_json")
     given = {k: v for k, v in locals().items() if v is not None and k not in not_settings}
     given.pop("not_settings")
+    if "track" in given:
+        given["trackers"] = words_of(given.pop("track"))
+    if plan:
+        _show_plan(given, config, resume, gpus, as_json)
+        return
     settings = _settings(given, config, resume)
     check_target("--out", settings.out, folder=True)
     if settings.cache is not None and not Path(settings.cache).is_dir():  # it may be full already
@@ -116,13 +131,29 @@ def train(
         print(f"done: the model is in {settings.out}, and run.yaml there repeats the run")
 
 
+def _show_plan(
+    given: dict, config: Path | None, resume: bool, gpus: Path | None, as_json: bool
+) -> None:
+    """Without data named, the plan is for clips as long as LibriSpeech's."""
+    from tiny_asr.bench.plan import GPUS, describe, plan, read_gpus
+
+    cards = read_gpus(gpus or GPUS)
+    if config is None:
+        given = {"data": "openslr/librispeech_asr:clean", "out": "runs/plan"} | given
+    made = plan(_settings(given, config, resume), cards)
+    print(json.dumps(made, indent=2) if as_json else describe(made))
+
+
 def _settings(given: dict, config: Path | None, resume: bool) -> "TrainingSettings":
     """The settings in `config`, or of the run to resume, or the defaults; `given` replaces them."""
+    from tiny_asr.hub import PAIRS, data_dir
     from tiny_asr.training.settings import TrainingSettings
 
     if config is None and resume and (Path(given.get("out", "")) / "run.yaml").is_file():
         config = Path(given["out"]) / "run.yaml"
     if config is not None:
+        bundled = data_dir() / "models" / f"{config}-asr" / "from_zero.yaml"
+        config = bundled if str(config) in PAIRS and not config.exists() else config
         return TrainingSettings.load(config, **given)
     if missing := [f"--{name}" for name in ("data", "out") if name not in given]:
         raise ValueError(

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import torch
 
-from tiny_asr.bench.flops import sizes
-from tiny_asr.config import ASRConfig
+from tiny_asr.bench.flops import training_bytes  # noqa: F401 (notebook 05 shows it)
 from tiny_asr.figures.tables import Table
 from tiny_asr.model import ASRModel
 from tiny_asr.training.log import read_log
@@ -69,16 +68,3 @@ def kill_at(step: int, settings: TrainingSettings) -> str:
 def losses_of(settings: TrainingSettings) -> dict[int, float]:
     """Step -> loss, as a run logged them."""
     return {int(row["step"]): row["loss"] for row in read_log(Path(settings.out) / "log.csv")}
-
-
-# What the full run costs -------------------------------------------------------------------------
-
-
-def training_bytes(config: ASRConfig, all_trained: bool = False) -> float:
-    """What stays in memory through a training: weights, gradients, AdamW; activations come on top.
-
-    Frozen weights take 2 bytes each. A trained one takes 16: itself, its gradient, two moments.
-    """
-    n = sizes(config)
-    frozen = n["encoder"] + n["decoder"]
-    return 4 * FLOAT32 * (n["projector"] + frozen * all_trained) + 2 * frozen * (not all_trained)

@@ -27,6 +27,7 @@ def make_batches(
     epoch: int,
     shuffle: bool = True,
     max_clips: int = 128,
+    among: np.ndarray | None = None,
 ) -> list[list[int]]:
     """One epoch's global batches, as indices into `data`: each clip once, like lengths together.
 
@@ -39,6 +40,7 @@ def make_batches(
         shuffle: shuffle, sort by length within chunks of some 50 batches, shuffle the batches. If
             not, sort everything, the longest clips first: if memory runs out, it does so at once.
         max_clips: in a batch, however short.
+        among: the epoch's clips, as indices into `data`; None: all of them.
     """
     seconds = np.array([utterance.seconds for utterance in data])
     if max_clips < 1 or max_seconds < seconds.max():
@@ -47,7 +49,8 @@ def make_batches(
             f"longest clip ({seconds.max():.2f} s): raise them, or leave long clips out"
         )
     rng = np.random.default_rng([seed, epoch])
-    order = rng.permutation(len(seconds)) if shuffle else np.arange(len(seconds))
+    order = np.arange(len(seconds)) if among is None else among
+    order = rng.permutation(order) if shuffle else order
     chunk = int(50 * max_seconds / seconds.mean()) if shuffle else len(order)
     batches: list[list[int]] = []
     for start in range(0, len(order), chunk):

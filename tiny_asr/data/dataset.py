@@ -9,13 +9,15 @@ together and split among them afterwards.
 
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import chain
+from itertools import chain, count, islice
 from pathlib import Path
 
+import numpy as np
 from torch import Tensor
 
+from tiny_asr.data.mixing import Part, Share, epoch_of, in_an_epoch, parts_of
 from tiny_asr.data.sources import Columns, read_rows
 from tiny_asr.data.utterance import (
     TOO_LITTLE,
@@ -44,11 +46,16 @@ class SpeechData(Sequence[Utterance]):
         utterances: what is kept; ids that occur again get `#2`, `#3`, ... appended.
         dropped: what was left out before.
         name: for messages.
+        shares: of a mixture, whose clips are those of one share after the other.
     Raises ValueError if nothing is kept.
     """
 
     def __init__(
-        self, utterances: Iterable[Utterance], dropped: Counter | None = None, name: str = "data"
+        self,
+        utterances: Iterable[Utterance],
+        dropped: Counter | None = None,
+        name: str = "data",
+        shares: Sequence[Share] = (),
     ):
         seen, taken = Counter(), set()
         self._utterances: list[Utterance] = []
@@ -61,7 +68,7 @@ class SpeechData(Sequence[Utterance]):
             self._utterances.append(
                 utterance if unique == utterance.id else replace(utterance, id=unique)
             )
-        self.dropped, self.name = Counter(dropped), name
+        self.dropped, self.name, self.shares = Counter(dropped), name, list(shares)
         self._bad: set[int] = set()
         if not self._utterances:
             raise ValueError(
@@ -115,13 +122,27 @@ class SpeechData(Sequence[Utterance]):
             )
         count = round(len(self) * share / (1 - share))
         chosen = [replace(noise[k * len(noise) // count], text="") for k in range(count)]
-        return SpeechData([*self, *chosen], self.dropped, self.name)
+        shares = self.shares
+        if shares and chosen:
+            weight = sum(one.weight for one in shares) * share / (1 - share)
+            shares = [*shares, Share("noise", count, weight)]
+        return SpeechData([*self, *chosen], self.dropped, self.name, shares)
+
+    def epoch(self, seed: int, epoch: int) -> np.ndarray | None:
+        """Which clips an epoch of a mixture holds (see `mixing`); None where it is all of them."""
+        return epoch_of(self.shares, seed, epoch) if self.shares else None
 
     def summary(self) -> str:
-        """How much there is, and on a second line what was left out and why."""
+        """How much there is, what a mixture takes of each set, and on the last line what was left
+        out and why."""
         seconds = [utterance.seconds for utterance in self]
         text = f"{self.name}: {len(self)} clips, {sum(seconds) / 3600:.2f} h, "
         text += f"{min(seconds):.1f} to {max(seconds):.1f} s each"
+        if self.shares:
+            counts = in_an_epoch(self.shares)
+            for one, taken in zip(self.shares, counts, strict=True):
+                part = f"{taken / sum(counts):.0%}, {taken} of {one.clips} clips"
+                text += f"\nof an epoch {part}: {one.name}"
         if self.dropped:
             text += f"\ndropped {self.dropped.total()}: {self._reasons()}"
         return text
@@ -131,7 +152,7 @@ class SpeechData(Sequence[Utterance]):
 
 
 def load_data(
-    source: str | Path | Sequence[str | Path],
+    source: str | Path | Sequence,
     *,
     split: str | None = None,
     audio_column: str = "audio",
@@ -148,8 +169,10 @@ def load_data(
             a folder of audio with metadata.csv or metadata.jsonl (`file_name` and the text column,
             as `datasets` has it) or with X.txt beside X.flac; a manifest of NeMo; a folder of
             Kaldi, Common Voice or LibriSpeech as it lies; a hub id, `owner/name` or
-            `owner/name:config`, streamed; or several of these. In a table `seconds` is used if
-            there, and `id`, else the row's number.
+            `owner/name:config`, streamed; a name of `NAMED`, such as librispeech:test-clean; or
+            several of these, with weights and columns of their own where they are mappings of
+            `Part`'s fields (see `mixing`). In a table `seconds` is used if there, and `id`, else
+            the row's number.
         split: of a folder or a hub id: train, dev, ... (sub-folder, or the file names' beginning).
         limit: stop after so many kept clips.
         require_text: leave out clips without text, and warn of those whose text can't be what was
@@ -160,22 +183,61 @@ def load_data(
     """
     if limit is not None and limit < 1:
         raise ValueError(f"limit={limit} came; expected at least 1, or None for all clips")
-    sources = [source] if isinstance(source, str | Path) else list(source)
-    columns = Columns(audio_column, text_column, require_text, frozenset(OTHER_COLUMNS))
-    utterances, dropped, first = [], Counter(), {}
-    rows = chain.from_iterable(read_rows(one, split, columns) for one in sources)
-    for number, row in enumerate(rows):
-        said = row.get(text_column)
+    parts = parts_of(source, split, audio_column, text_column)
+    mixed = parts[0].weight is not None if parts else False
+    if mixed and limit is not None:
+        raise ValueError(
+            f"limit={limit} came for a mixture, where it would leave sets out; expected it in the "
+            "items of data: give each its own limit"
+        )
+    read, dropped, first, numbers = [], Counter(), {}, count()
+    how = (require_text, max_seconds, text)
+    for part in parts:
+        left = None if limit is None else limit - sum(map(len, read))
+        limits = [most for most in (left, part.limit) if most is not None]
+        clips = _usable(part, numbers, dropped, first, *how) if left != 0 else iter(())
+        read.append(list(islice(clips, min(limits, default=None))))
+    title = ", ".join(part.data for part in parts)
+    for reason, bad in first.items():
+        lost = f"{dropped[reason]} left out for {reason}"
+        warnings.warn(f"{title}: {lost}, the first is {bad}", stacklevel=2)
+    if mixed and (empty := [p.data for p, clips in zip(parts, read, strict=True) if not clips]):
+        raise ValueError(
+            f"{', '.join(empty)} of a mixture has no usable clip; expected some of each set: "
+            f"{_advice(dropped)}"
+        )
+    shares = (
+        Share(part.data, len(clips), part.weight)
+        for part, clips in zip(parts, read, strict=True)
+        if part.weight is not None
+    )
+    return SpeechData(chain.from_iterable(read), dropped, title, list(shares))
+
+
+def _usable(
+    part: Part,
+    numbers: Iterator[int],
+    dropped: Counter,
+    first: dict[str, str],
+    require_text: bool,
+    max_seconds: float | None,
+    text: str,
+) -> Iterator[Utterance]:
+    """The clips of a part that training can use; the others are counted in `dropped`."""
+    columns = Columns(part.audio_column, part.text_column, require_text, frozenset(OTHER_COLUMNS))
+    for row in read_rows(part.source, part.split, columns):
+        number, audio, said = next(numbers), row[part.audio_column], row.get(part.text_column)
         if not isinstance(said, str | None):
             raise ValueError(
-                f"column {text_column!r} holds {type(said).__name__}; expected text: name another"
+                f"column {part.text_column!r} holds {type(said).__name__}; expected text: name "
+                "another"
             )
         name = row.get("id")
         name = str(number if name is None else name)
         try:
             said = said or ""
             target = target_of(said, name, text) if require_text else text_of(said, text)
-            seconds = stated_seconds(row[audio_column], row.get("seconds"), name)
+            seconds = stated_seconds(audio, row.get("seconds"), name)
             if max_seconds is not None and seconds > max_seconds:
                 raise BadClip(TOO_LONG, f"clip {name!r} lasts {seconds:.2f} s")
             if require_text:
@@ -190,14 +252,7 @@ def load_data(
             for column, name in GROUP_COLUMNS.items()
             if row.get(column) not in (None, "")
         }
-        utterances.append(Utterance(name, target, seconds, groups, row[audio_column]))
-        if len(utterances) == limit:
-            break
-    title = ", ".join(map(str, sources))
-    for reason, bad in first.items():
-        count = f"{dropped[reason]} left out for {reason}"
-        warnings.warn(f"{title}: {count}, the first is {bad}", stacklevel=2)
-    return SpeechData(utterances, dropped, title)
+        yield Utterance(name, target, seconds, groups, audio)
 
 
 def _advice(dropped: Counter) -> str:

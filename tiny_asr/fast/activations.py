@@ -31,13 +31,14 @@ def kept_for_backward(module: nn.Module, compute: Callable[[], Tensor]) -> tuple
 
     The weights of `module` are there anyway, and not counted.
     """
-    weights = {p.untyped_storage().data_ptr() for p in module.parameters()}
+    # A storage is told by its own address, since on torch's meta device it has no data.
+    weights = {p.untyped_storage()._cdata for p in module.parameters()}
     kept: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
-            kept[storage.data_ptr()] = storage.nbytes()
+        if storage._cdata not in weights:
+            kept[storage._cdata] = storage.nbytes()
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
@@ -49,7 +50,8 @@ def kept_bytes_per_second(model) -> float:
     """Bytes that a training step keeps for the gradient, for each second of audio in its batch.
 
     Args:
-        model: an `ASRModel`; one clip of random numbers goes through projector and decoder.
+        model: an `ASRModel`, or one that `bench.plan` makes on torch's meta device; one clip of
+            random numbers goes through projector and decoder.
     """
     config, device = model.config, model.device
     rate = config.audio_downsample_rate

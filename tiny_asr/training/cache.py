@@ -27,12 +27,13 @@ import torch
 from torch import Tensor
 
 from tiny_asr.audio import N_FFT, mel_for_encoder
+from tiny_asr.config import ASRConfig
 from tiny_asr.data.augment import Augment, AugmentConfig
 from tiny_asr.data.batches import Batch, Loader, make_batches, rank_slice
 from tiny_asr.data.dataset import SpeechData
 from tiny_asr.data.utterance import Excerpt, Utterance
 from tiny_asr.device import DTYPES, send
-from tiny_asr.shapes import HOP_LENGTH, MAX_SECONDS, SAMPLE_RATE, SAMPLES_PER_ENCODER_FRAME
+from tiny_asr.shapes import ENCODER_FRAMES_PER_SECOND, HOP_LENGTH, MAX_SECONDS, SAMPLE_RATE
 from tiny_asr.training.checkpoint import temporary_folder
 
 INDEX, FRAMES, VERIFIED = "index.json", "encoder_output.bin", "verified"
@@ -240,14 +241,24 @@ def build_cache(
     return cache
 
 
+def cache_bytes(config: ASRConfig, clips: int, seconds: float, width: int = 2) -> float:
+    """What one cache takes on the disk.
+
+    Args:
+        clips, seconds: how many clips, and how long they are together.
+        width: bytes of a number.
+    """
+    encoded = MAX_SECONDS * clips if config.encoder_padding == "window" else seconds
+    return encoded * ENCODER_FRAMES_PER_SECOND * config.encoder_dim * width
+
+
 def _write(
     model, data: SpeechData, place: Path, key: str, augment: Augment, epoch: int, workers: int, say
 ) -> None:
     """Encode everything into a temporary folder, then rename it: a cache is whole or not there."""
     dtype, dim = model.encoder.dtype, model.config.encoder_dim
     seconds = sum(utterance.seconds for utterance in data)
-    encoded = MAX_SECONDS * len(data) if model.config.encoder_padding == "window" else seconds
-    size = encoded * SAMPLE_RATE / SAMPLES_PER_ENCODER_FRAME * dim * dtype.itemsize
+    size = cache_bytes(model.config, len(data), seconds, dtype.itemsize)
     order = make_batches(
         data, max_seconds=BATCH_SECONDS[model.device.type], seed=0, epoch=0, shuffle=False
     )

@@ -12,6 +12,7 @@ from types import UnionType
 import yaml
 
 from tiny_asr.data.augment import AugmentConfig
+from tiny_asr.data.mixing import parts_of
 from tiny_asr.training.checkpoint import explain_failure, write_text
 
 
@@ -28,7 +29,7 @@ class TrainingSettings:
     encoder, decoder: override its frozen parts.
     projector: another kind of projector than the model's (see `PROJECTORS`), which begins fresh.
     fresh: begin with a fresh projector even where the model has a trained one.
-    data, split, audio_column, text_column: what to train on; see `load_data`.
+    data, split, audio_column, text_column: what to train on: see `load_data`; several: `Part`.
     text: `plain` or `written`, what the model learns to write (see `ASRConfig`); None: as it does.
     limit: the first so many clips only.
     eval_data, eval_split, eval_limit: what to choose the best model by.
@@ -42,6 +43,7 @@ class TrainingSettings:
     cache: folder for encoder outputs; excludes augmentation of waveform and log-mel, but for
     cache_versions: so many augmented versions of each clip are cached, and epochs take turns.
     augment: see `AugmentConfig`.
+    trackers: where the log goes besides `log.csv`, such as tensorboard: see `TRACKERS`.
     workers: threads that decode audio.
     seed: of a fresh projector's weights, the order of clips and the augmentation.
     device, dtype: see `choose_device`.
@@ -78,6 +80,7 @@ class TrainingSettings:
     cache: str | None = None
     cache_versions: int = _setting(0, 0)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+    trackers: list = field(default_factory=list, metadata={"weights": False})
     workers: int = _setting(2, 1, weights=False)
     seed: int = _setting(0, 0)
     device: str = "auto"
@@ -91,6 +94,8 @@ class TrainingSettings:
             if None not in (value, lowest) and not lowest <= value < math.inf:  # NaN is not
                 raise ValueError(f"{f.name}={value} came; expected a number from {lowest} up")
             setattr(self, f.name, value)
+        for source in (self.data, self.eval_data, self.noise_data):
+            parts_of(source or ())  # wrong names and weights are refused now
         if self.cache is None and self.cache_versions:
             raise ValueError(
                 f"cache_versions={self.cache_versions} came without a cache; expected its folder "
@@ -143,7 +148,7 @@ def _of_type(name: str, kind, value):
     if isinstance(value, Path):
         value = str(value)
     elif isinstance(value, list | tuple):
-        value = [str(item) for item in value]
+        value = [_plain(item) if isinstance(item, dict) else str(item) for item in value]
     try:
         if kind is float:
             value = float(value)
@@ -154,6 +159,11 @@ def _of_type(name: str, kind, value):
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name}={value!r} came; {error}") from error
     return value
+
+
+def _plain(item: dict) -> dict:
+    """An item of data as YAML can hold it."""
+    return {key: str(value) if isinstance(value, Path) else value for key, value in item.items()}
 
 
 def learning_rate_at(utterances: int, settings: TrainingSettings) -> float:

@@ -52,6 +52,7 @@ from tiny_asr.training.checkpoint import (
 from tiny_asr.training.log import NOT_LEARNING, Interval, append_log, hardly_falling, progress_line
 from tiny_asr.training.settings import TrainingSettings, learning_rate_at
 from tiny_asr.training.texts import lost_by_tokenizer
+from tiny_asr.training.tracking import check_trackers, start_trackers, track
 
 MAX_SKIPPED_IN_A_ROW = 10
 # Others wait while the main process evaluates or fills a cache, longer than the usual 10 minutes.
@@ -85,6 +86,8 @@ class Trainer:
         self.accelerator = Accelerator(
             cpu=choice.device.type == "cpu",
             mixed_precision="no",
+            log_with=check_trackers(s.trackers) or None,
+            project_dir=self.out,
             kwargs_handlers=[InitProcessGroupKwargs(timeout=LONGEST_WAIT)],
         )
         self.device, self.dtype = self.accelerator.device, choice.dtype
@@ -204,6 +207,8 @@ class Trainer:
                 if stop and not done:
                     self.say(f"stopped; a checkpoint of step {state.step} is saved: use --resume")
                     _exit(self.stop_signal or signal.SIGINT)
+        for tracker in self.accelerator.trackers:
+            tracker.finish()
         self.model.untrained = tuple(p for p in self.model.untrained if p != "projector")
         return state
 
@@ -235,6 +240,7 @@ class Trainer:
             with explain_failure(self.out, "Nothing that was there has changed"):
                 self.out.mkdir(parents=True, exist_ok=True)
             self.settings.save(recipe)
+        start_trackers(self.accelerator, self.settings, resumed=self.state.step > 0)
         return self.state
 
     def _step(self, batches: list[tuple[int, Batch]]) -> bool:
@@ -328,7 +334,9 @@ class Trainer:
         s, state = self.settings, self.state
         rank, ranks = self.accelerator.process_index, self.accelerator.num_processes
         for epoch in count(state.epoch):
-            order = make_batches(self.data, max_seconds=s.batch_seconds, seed=s.seed, epoch=epoch)
+            chosen = self.data.epoch(s.seed, epoch)
+            how = {"seed": s.seed, "epoch": epoch, "among": chosen}
+            order = make_batches(self.data, max_seconds=s.batch_seconds, **how)
             rest = order[state.batch :]
             if self.caches:
                 batches = self._cache(epoch).batches(self.data, rest, rank, ranks)
@@ -373,6 +381,7 @@ class Trainer:
             log = self.out / "log.csv"
             with explain_failure(log, "Checkpoints are untouched: make room, then use --resume"):
                 append_log(log, row)
+            track(self.accelerator, row)
         self.say(progress_line(row, self.settings.max_utterances))
         if self.data.dropped.total() > self.dropped:
             self.dropped = self.data.dropped.total()
