@@ -89,6 +89,7 @@ def words_of(hints: str) -> list[str]:
 
 def load_model(model: str, encoder: str | None, decoder: str | None, device: str, dtype: str):
     """The model that the shared options ask for, and the device and dtype chosen for it."""
+    from tiny_asr.adapters.lora import has_adapter, merge_adapter
     from tiny_asr.config import ASRConfig
     from tiny_asr.device import available_memory_bytes, choose_device
     from tiny_asr.model import ASRModel
@@ -105,6 +106,9 @@ def load_model(model: str, encoder: str | None, decoder: str | None, device: str
     recogniser = ASRModel.from_pretrained(
         model, encoder=encoder, decoder=decoder, dtype=choice.dtype, device=choice.device
     )
+    llm = recogniser.decoder.language_model
+    if has_adapter(llm) and choice.dtype.itemsize == 4:
+        merge_adapter(llm)
     return recogniser, choice
 
 

@@ -68,6 +68,16 @@ def train(
     learning_rate: Annotated[float | None, typer.Option(help="the highest")] = None,
     batch_seconds: BatchSeconds = None,
     accumulation: Annotated[int | None, typer.Option(help="batches in one step")] = None,
+    adapter_rank: Annotated[
+        int | None, typer.Option(help="train an adapter on the language model too: 8 to 64")
+    ] = None,
+    adapter_learning_rate: Annotated[float | None, typer.Option(help="the adapter's")] = None,
+    freeze_projector: Annotated[
+        bool | None, typer.Option("--freeze-projector", help="train the adapter alone")
+    ] = None,
+    patience: Annotated[
+        int | None, typer.Option(help="stop after so many evaluations without a better one")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="of weights, order and augmentation")] = None,
     fresh: Annotated[
         bool | None, typer.Option("--fresh", help="a new projector even if the model has one")
