@@ -19,7 +19,10 @@ Decoder = Annotated[str | None, typer.Option(help="another language model: direc
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N, or mps")]
 Dtype = Annotated[
     str | None,
-    typer.Option(help="of the frozen models: auto, float32; half as big: bfloat16, float16"),
+    typer.Option(
+        help="of the frozen models: auto, float32; half as big: bfloat16, float16; on a CPU also "
+        "int8, for the decoder's matrices: faster, one text at a time"
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="one object on stdout, the rest on stderr")]
 Beams = Annotated[int, typer.Option(help="texts tried side by side for each clip; 1 is greedy")]
@@ -89,12 +92,18 @@ def words_of(hints: str) -> list[str]:
 
 def load_model(model: str, encoder: str | None, decoder: str | None, device: str, dtype: str):
     """The model that the shared options ask for, and the device and dtype chosen for it."""
+    import torch
+
     from tiny_asr.adapters.lora import has_adapter, merge_adapter
     from tiny_asr.config import ASRConfig
     from tiny_asr.device import available_memory_bytes, choose_device
+    from tiny_asr.fast.int8 import quantise
     from tiny_asr.model import ASRModel
 
-    choice = choose_device(device, dtype)
+    int8 = dtype == "int8"
+    if int8 and device not in ("auto", "cpu"):
+        raise ValueError(f"dtype int8 came with device {device}; expected cpu: take bfloat16 there")
+    choice = choose_device("cpu" if int8 else device, "float32" if int8 else dtype)
     config = ASRConfig.from_pretrained(model, encoder=encoder, decoder=decoder)
     need, free = memory_bytes(config, choice), available_memory_bytes(choice.device)
     if need > free:  # said before gigabytes are downloaded and read
@@ -109,6 +118,9 @@ def load_model(model: str, encoder: str | None, decoder: str | None, device: str
     llm = recogniser.decoder.language_model
     if has_adapter(llm) and choice.dtype.itemsize == 4:
         merge_adapter(llm)
+    if int8:
+        quantise(recogniser)
+        choice = choice._replace(dtype=torch.int8)
     return recogniser, choice
 
 
