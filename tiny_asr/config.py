@@ -145,10 +145,14 @@ class ASRConfig(PretrainedConfig):
     @property
     def projector_weights(self) -> Path | None:
         """The file with the projector's weights; None where the projector starts fresh."""
+        return self.saved(WEIGHTS)
+
+    def saved(self, name: str) -> Path | None:
+        """A part of the checkpoint; None if it has none, or its projector does not count."""
         if self.fresh_projector or not self.name_or_path:
             return None
-        file = Path(self.name_or_path, WEIGHTS)
-        return file if file.is_file() else None
+        place = Path(self.name_or_path, name)
+        return place if place.exists() else None
 
     def with_parts(
         self,

@@ -115,7 +115,7 @@ def resolve_checkpoint(name: str | Path, **hub: Unpack[HubOptions]) -> str:
     source = checkpoint_source(name)
     if Path(source).is_dir():
         return source
-    files = ["*.json", "*.jinja", "model.safetensors"]
+    files = ["*.json", "*.jinja", "model.safetensors", "adapter/*.safetensors"]
     return load_or_explain(snapshot_download, "model", source, allow_patterns=files, **hub)
 
 

@@ -22,6 +22,7 @@ from transformers import (
 )
 from transformers.modeling_outputs import CausalLMOutput
 
+from tiny_asr.adapters import lora
 from tiny_asr.audio import cut, load_audio, mel_for_encoder, pad_batch, read_audio
 from tiny_asr.config import WEIGHTS, ASRConfig
 from tiny_asr.decoder import TextDecoder, token_loss
@@ -76,6 +77,8 @@ class ASRModel(PreTrainedModel):
             untrained.append("projector")
         else:
             self.audio_projector.load(config.projector_weights)
+        if adapter := config.saved(lora.FOLDER):
+            lora.load_adapter(llm, adapter)
         self.untrained: tuple[str, ...] = tuple(untrained)
         if untrained:
             log.warning(
@@ -249,7 +252,7 @@ class ASRModel(PreTrainedModel):
     # Saving and loading ------------------------------------------------------------------------
 
     def save_pretrained(self, save_directory: str | Path, push_to_hub: bool = False, **hub) -> None:
-        """Write the projector, the config and the processor; never the frozen models.
+        """Write projector, adapter, config and processor; never the frozen models.
 
         Args:
             save_directory: made if it is not there.
@@ -260,6 +263,8 @@ class ASRModel(PreTrainedModel):
         self.config.save_pretrained(directory)
         self.processor.save_pretrained(directory)
         self.audio_projector.save(directory / WEIGHTS)
+        if lora.has_adapter(llm := self.decoder.language_model):
+            lora.save_adapter(llm, directory / lora.FOLDER, self.config.decoder)
         if push_to_hub:
             self.push_to_hub(hub.pop("repo_id", directory.name), **hub)
 
@@ -295,13 +300,13 @@ class ASRModel(PreTrainedModel):
             config: use this one instead of reading it.
             dtype, device: of the frozen models, see `choose_device`.
             trust_remote_code: refused; a checkpoint of this class holds no code.
-            adapter_kwargs: the Auto classes pass it; there are no adapters here.
+            adapter_kwargs: the Auto classes pass it; refused, an adapter lies in the checkpoint.
             hub: of a download, see `HubOptions`.
         """
         if trust_remote_code or adapter_kwargs:
             raise ValueError(
                 f"trust_remote_code={trust_remote_code}, adapter_kwargs={adapter_kwargs} came; "
-                "tiny_asr runs no code from a checkpoint and has no adapters: leave both out"
+                "tiny_asr runs no code from a checkpoint, and finds its adapter: leave both out"
             )
         if unknown := hub.keys() - HubOptions.__annotations__.keys():
             raise TypeError(

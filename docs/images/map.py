@@ -20,7 +20,7 @@ ROWS = (
     ("demo", "course", "cli"),
     ("evaluation", "training", "bench", "serve"),
     ("figures", "data", "fast"),
-    ("files", "search", "projectors"),
+    ("adapters", "files", "search", "projectors"),
 )
 TOPS = (10.4, 7.5, 4.5, 1.9)  # of the rows: whoever uses stands above what is used
 WIDE = 2.75  # a box

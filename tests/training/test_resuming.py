@@ -165,7 +165,7 @@ def test_a_second_signal_stops_at_once(tmp_path):
             os.kill(os.getpid(), signal.SIGINT)
 
     trainer = Trainer(small_run(tmp_path / "run", save_every=1), say=len)
-    trainer.projector.linear1.weight.register_hook(twice)
+    trainer.model.audio_projector.linear1.weight.register_hook(twice)
     with pytest.raises(KeyboardInterrupt):
         trainer.train()
     assert checkpoints(tmp_path / "run") == ["latest", "step-1"]
@@ -180,7 +180,7 @@ def test_a_float16_run_resumes_with_its_gradient_scale(tmp_path):
         def overflow(gradient):
             return gradient * math.inf if trainer.scaler.get_scale() > 200 else gradient
 
-        trainer.projector.linear1.weight.register_hook(overflow)
+        trainer.model.audio_projector.linear1.weight.register_hook(overflow)
         return trainer
 
     changes = {"dtype": "float16", "save_every": 3, "log_every": 3, "max_utterances": 36}

@@ -109,7 +109,7 @@ def test_training_changes_the_projector_and_nothing_else(tmp_path):
     assert changed
     assert {name.split(".")[0] for name in changed} == {"audio_projector"}
     saved = final(tmp_path / "run")
-    for name, value in trainer.projector.state_dict().items():
+    for name, value in trainer.model.audio_projector.state_dict().items():
         assert torch.equal(saved[f"model.{name}"], value)
     # Without evaluation data the last model is the one to use.
     used = ASRModel.from_pretrained(tmp_path / "run").audio_projector.state_dict()
@@ -417,7 +417,7 @@ def poisoned(trainer: Trainer, steps) -> None:
         seen += 1
         return gradient * math.nan if seen - 1 in steps else gradient
 
-    next(trainer.projector.parameters()).register_hook(spoil)
+    next(trainer.model.audio_projector.parameters()).register_hook(spoil)
 
 
 def test_a_step_that_is_not_finite_is_skipped_and_counted(tmp_path):
@@ -444,8 +444,8 @@ def test_ten_in_a_row_stop_the_run_with_the_weights_from_before(tmp_path):
     healthy = Trainer(settings, say=lambda line: None, on_log=crash_at(2))
     with pytest.raises(Stop):
         healthy.train()
-    for name, value in trainer.projector.state_dict().items():
-        assert torch.equal(value, healthy.projector.state_dict()[name])
+    for name, value in trainer.model.audio_projector.state_dict().items():
+        assert torch.equal(value, healthy.model.audio_projector.state_dict()[name])
     assert checkpoints(out) == ["latest", "step-10", "step-11"]
 
 
@@ -478,10 +478,14 @@ def test_low_precision_trains_the_projector_in_float32(tmp_path, dtype):
     changes = {"decoder": decoder_dir(), "log_every": 1, "max_utterances": 12}
     train(small_run(tmp_path / "exact", **changes))
     trainer, products = Trainer(small_run(tmp_path / "low", dtype=dtype, **changes), say=len), set()
-    trainer.projector.linear1.register_forward_hook(lambda *call: products.add(call[-1].dtype))
+    trainer.model.audio_projector.linear1.register_forward_hook(
+        lambda *call: products.add(call[-1].dtype)
+    )
     trainer.train()
     assert products == {getattr(torch, dtype)}
-    assert {value.dtype for value in trainer.projector.state_dict().values()} == {torch.float32}
+    assert {value.dtype for value in trainer.model.audio_projector.state_dict().values()} == {
+        torch.float32
+    }
     assert trainer.model.decoder.token_embeddings.dtype is getattr(torch, dtype)
     exact, low = (read_log(tmp_path / name / "log.csv") for name in ("exact", "low"))
     for one, other in zip(exact, low, strict=True):

@@ -4,7 +4,10 @@ The same option means the same in every command because it is declared once, her
 libraries are imported inside the functions, so that help comes at once.
 """
 
+import gc
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
@@ -19,7 +22,10 @@ Decoder = Annotated[str | None, typer.Option(help="another language model: direc
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N, or mps")]
 Dtype = Annotated[
     str | None,
-    typer.Option(help="of the frozen models: auto, float32; half as big: bfloat16, float16"),
+    typer.Option(
+        help="of the frozen models: auto, float32; half as big: bfloat16, float16; on a CPU also "
+        "int8, for the decoder's matrices: faster, one text at a time"
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="one object on stdout, the rest on stderr")]
 Beams = Annotated[int, typer.Option(help="texts tried side by side for each clip; 1 is greedy")]
@@ -90,13 +96,33 @@ def words_of(hints: str) -> list[str]:
     return [word.strip() for word in hints.split(",") if word.strip()]
 
 
+@contextmanager
+def collecting_nothing() -> Iterator[None]:
+    """Importing and loading make a million objects that stay: a fifth of the time goes into Python
+    looking for garbage among them. What is there at the end is never looked through again."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+@collecting_nothing()
 def load_model(model: str, encoder: str | None, decoder: str | None, device: str, dtype: str):
     """The model that the shared options ask for, and the device and dtype chosen for it."""
+    import torch
+
+    from tiny_asr.adapters.lora import has_adapter, merge_adapter
     from tiny_asr.config import ASRConfig
     from tiny_asr.device import available_memory_bytes, choose_device
+    from tiny_asr.fast.int8 import quantise
     from tiny_asr.model import ASRModel
 
-    choice = choose_device(device, dtype)
+    int8 = dtype == "int8"
+    if int8 and device not in ("auto", "cpu"):
+        raise ValueError(f"dtype int8 came with device {device}; expected cpu: take bfloat16 there")
+    choice = choose_device("cpu" if int8 else device, "float32" if int8 else dtype)
     config = ASRConfig.from_pretrained(model, encoder=encoder, decoder=decoder)
     need, free = memory_bytes(config, choice), available_memory_bytes(choice.device)
     if need > free:  # said before gigabytes are downloaded and read
@@ -108,6 +134,12 @@ def load_model(model: str, encoder: str | None, decoder: str | None, device: str
     recogniser = ASRModel.from_pretrained(
         model, encoder=encoder, decoder=decoder, dtype=choice.dtype, device=choice.device
     )
+    llm = recogniser.decoder.language_model
+    if has_adapter(llm) and choice.dtype.itemsize == 4:
+        merge_adapter(llm)
+    if int8:
+        quantise(recogniser)
+        choice = choice._replace(dtype=torch.int8)
     return recogniser, choice
 
 

@@ -8,6 +8,7 @@ that file.
 
 import json
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -35,6 +36,7 @@ from tiny_asr.cli.options import (
     check_target,
     error_line,
     load_model,
+    place,
     words_of,
 )
 
@@ -69,6 +71,16 @@ def train(
     learning_rate: Annotated[float | None, typer.Option(help="the highest")] = None,
     batch_seconds: BatchSeconds = None,
     accumulation: Annotated[int | None, typer.Option(help="batches in one step")] = None,
+    adapter_rank: Annotated[
+        int | None, typer.Option(help="train an adapter on the language model too: 8 to 64")
+    ] = None,
+    adapter_learning_rate: Annotated[float | None, typer.Option(help="the adapter's")] = None,
+    freeze_projector: Annotated[
+        bool | None, typer.Option("--freeze-projector", help="train the adapter alone")
+    ] = None,
+    patience: Annotated[
+        int | None, typer.Option(help="stop after so many evaluations without a better one")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="of weights, order and augmentation")] = None,
     fresh: Annotated[
         bool | None, typer.Option("--fresh", help="a new projector even if the model has one")
@@ -228,7 +240,7 @@ def evaluate(
         check_baseline(texts, reference, left_out, normaliser)
     aside = partial(print, file=sys.stderr if as_json else sys.stdout)
     noise = [] if noise_data is None else noise_utterances(noise_data).load_all(aside)
-    recogniser, _ = load_model(model, encoder, decoder, device, dtype)
+    recogniser, choice = load_model(model, encoder, decoder, device, dtype)
     with tqdm(total=len(clips), unit="clip", disable=None) as bar:  # None: a terminal only
         result = measure(
             recogniser,
@@ -242,6 +254,7 @@ def evaluate(
             beams=beams,
             hints=words_of(hints),
         )
+    result = replace(result, dtype=place(choice)["dtype"])  # int8, of which a model knows nothing
     try:
         if out is not None:
             out.write_text(result.to_json() + "\n", encoding="utf-8")

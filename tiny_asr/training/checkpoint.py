@@ -36,6 +36,7 @@ class TrainingState:
     seconds: time spent training, over all sessions.
     skipped: steps left out because a loss or gradient was not finite.
     best: the lowest WER so far; None without evaluation data.
+    worse: evaluations since then.
     losses: mean loss of each logged interval, for the early warning.
     scaler: the gradient scaler's state, empty unless training in float16.
     """
@@ -47,6 +48,7 @@ class TrainingState:
     seconds: float = 0.0
     skipped: int = 0
     best: float | None = None
+    worse: int = 0
     losses: list[float] = field(default_factory=list)
     scaler: dict[str, float] = field(default_factory=dict)
 
@@ -96,12 +98,14 @@ def save_model(out: Path, save_pretrained: Callable[[Path], None]) -> None:
     with temporary_folder(out / f"best{PARTIAL}", kept) as folder:
         save_pretrained(folder)
         _flush_all(folder)
-        for file in list(folder.iterdir()):
-            os.replace(file, out / file.name)
+        for file in [path for path in folder.rglob("*") if path.is_file()]:
+            target = out / file.relative_to(folder)
+            target.parent.mkdir(exist_ok=True)
+            os.replace(file, target)
 
 
 def save_checkpoint(
-    out: Path, projector: nn.Module, optimizer: torch.optim.Optimizer, state: TrainingState
+    out: Path, trained: nn.Module, optimizer: torch.optim.Optimizer, state: TrainingState
 ) -> None:
     """Write `out/checkpoints/step-N`, point `latest` at it, delete all but the last two.
 
@@ -112,7 +116,7 @@ def save_checkpoint(
     earlier = [path for path in _steps(root) if _step(path) < state.step]
     kept = f"The last good checkpoint is {earlier[-1]}" if earlier else "There is no checkpoint yet"
     with temporary_folder(directory.with_name(directory.name + PARTIAL), kept) as folder:
-        save_file(_plain(projector.state_dict()), folder / "model.safetensors")
+        save_file(_plain(trained.state_dict()), folder / "model.safetensors")
         save_file(_optimizer_tensors(optimizer), folder / "optimizer.safetensors")
         save_file({"cpu": torch.get_rng_state()}, folder / "random.safetensors")
         (folder / "state.json").write_text(json.dumps(asdict(state), indent=1))
@@ -128,13 +132,13 @@ def save_checkpoint(
 
 
 def load_checkpoint(
-    out: Path, projector: nn.Module, optimizer: torch.optim.Optimizer, say=print
+    out: Path, trained: nn.Module, optimizer: torch.optim.Optimizer, say=print
 ) -> TrainingState:
     """Restore the newest checkpoint that is whole.
 
     Args:
         say: told about each one that is damaged.
-    Raises ValueError if there is none, or if it does not fit the projector.
+    Raises ValueError if there is none, or if it does not fit what is trained.
     """
     root = out / "checkpoints"
     for folder in reversed(_steps(root)):
@@ -147,7 +151,7 @@ def load_checkpoint(
             say(f"resume: {folder} is damaged ({error}); trying the one before")
             continue
         try:
-            projector.load_state_dict(weights)
+            trained.load_state_dict(weights)
         except RuntimeError as error:
             raise ValueError(
                 f"{folder} does not fit this model ({error}); expected the encoder, decoder and "
@@ -194,7 +198,7 @@ def _flush(path: Path) -> None:
 
 
 def _flush_all(folder: Path) -> None:
-    for path in [*folder.iterdir(), folder]:
+    for path in [*folder.rglob("*"), folder]:
         _flush(path)
 
 

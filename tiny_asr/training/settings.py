@@ -39,7 +39,11 @@ class TrainingSettings:
     batch_seconds: padded seconds of audio in one forward pass, over all processes.
     accumulation: forward passes per optimiser step.
     learning_rate, warmup_utterances, weight_decay, max_grad_norm: of AdamW (beta2 0.95).
+    adapter_rank: of a low-rank adapter on the decoder (see `adapters.lora`); None: no new one.
+    adapter_learning_rate: its highest, which warms up and falls as the projector's does.
+    freeze_projector: train the adapter alone.
     log_every, eval_every, save_every: in utterances.
+    patience: stop after so many evaluations in a row without a new best; None: go on to the end.
     cache: folder for encoder outputs; excludes augmentation of waveform and log-mel, but for
     cache_versions: so many augmented versions of each clip are cached, and epochs take turns.
     augment: see `AugmentConfig`.
@@ -72,11 +76,15 @@ class TrainingSettings:
     accumulation: int = _setting(1, 1)
     learning_rate: float = _setting(1e-3, 0)
     warmup_utterances: int = _setting(1000, 0)
+    adapter_rank: int | None = _setting(None, 1)
+    adapter_learning_rate: float = _setting(1e-4, 0)
+    freeze_projector: bool = False
     weight_decay: float = _setting(0.0, 0)
     max_grad_norm: float = _setting(1.0, 0)
     log_every: int = _setting(500, 1, weights=False)
     eval_every: int = _setting(5000, 1)
     save_every: int = _setting(2000, 1, weights=False)
+    patience: int | None = _setting(None, 1)
     cache: str | None = None
     cache_versions: int = _setting(0, 0)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
@@ -96,6 +104,11 @@ class TrainingSettings:
             setattr(self, f.name, value)
         for source in (self.data, self.eval_data, self.noise_data):
             parts_of(source or ())  # wrong names and weights are refused now
+        if self.patience is not None and self.eval_data is None:
+            raise ValueError(
+                f"patience={self.patience} came without eval_data; expected clips to see by that "
+                "it gets no better: set eval_data"
+            )
         if self.cache is None and self.cache_versions:
             raise ValueError(
                 f"cache_versions={self.cache_versions} came without a cache; expected its folder "

@@ -26,6 +26,7 @@ from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
+from tiny_asr.adapters.lora import adapter_parameters, add_adapter
 from tiny_asr.config import ASRConfig
 from tiny_asr.data.augment import Augment
 from tiny_asr.data.batches import Batch, Loader, make_batches
@@ -53,6 +54,7 @@ from tiny_asr.training.log import NOT_LEARNING, Interval, append_log, hardly_fal
 from tiny_asr.training.settings import TrainingSettings, learning_rate_at
 from tiny_asr.training.texts import lost_by_tokenizer
 from tiny_asr.training.tracking import check_trackers, start_trackers, track
+from tiny_asr.training.trained import parameter_groups, what_is_trained
 
 MAX_SKIPPED_IN_A_ROW = 10
 # Others wait while the main process evaluates or fills a cache, longer than the usual 10 minutes.
@@ -106,6 +108,11 @@ class Trainer:
             place = {"dtype": self.dtype, "device": self.device}
             model = ASRModel.from_pretrained(s.model, config=config, **place)
         self.model = model
+        if s.adapter_rank is not None:
+            add_adapter(self.model.decoder.language_model, s.adapter_rank, s.seed)
+        self.trained = what_is_trained(self.model, s.freeze_projector)
+        if adapter := sum(p.nbytes for p in adapter_parameters(self.model.decoder.language_model)):
+            self.say(f"adapter: {adapter / 1000:.0f} kB of weights on the decoder")
         if s.compile:
             compile_layers(self.model)
         if self.device.type == "cuda":
@@ -113,11 +120,10 @@ class Trainer:
         if s.fresh or "projector" in self.model.untrained:
             self.model.reset_projector(s.seed)
         self._load_data()
-        self.projector = self.model.audio_projector
-        self.wrapped = self.accelerator.prepare(self.projector)
+        self.wrapped = self.accelerator.prepare(self.trained)
         # On a GPU the fused one leaves out a step that is not finite without asking Python.
         self.optimizer = torch.optim.AdamW(
-            self.projector.parameters(),
+            parameter_groups(self.trained, s.learning_rate, s.adapter_learning_rate),
             betas=(0.9, 0.95),
             weight_decay=s.weight_decay,
             fused=self.device.type == "cuda",
@@ -182,7 +188,7 @@ class Trainer:
         stream = self._stream()
         interval = Interval(state)
         with self._stop_on_signal(), _collecting_new_objects_only():
-            while state.utterances < s.max_utterances:
+            while state.utterances < s.max_utterances and not self._no_better():
                 before = state.utterances
                 stop = self._step([next(stream) for _ in range(s.accumulation)])
                 done = state.utterances >= s.max_utterances
@@ -212,6 +218,14 @@ class Trainer:
         self.model.untrained = tuple(p for p in self.model.untrained if p != "projector")
         return state
 
+    def _no_better(self) -> bool:
+        """Whether `patience` has run out."""
+        patience, worse = self.settings.patience, self.state.worse
+        if patience is None or worse < patience:
+            return False
+        self.say(f"stopped early: no better in {worse} evaluations; the best is in {self.out}")
+        return True
+
     def _begin(self, resume: bool) -> TrainingState:
         """The state to start from; `run.yaml` is written, all processes agree."""
         recipe = self.out / "run.yaml"
@@ -224,7 +238,7 @@ class Trainer:
         if has_checkpoint(self.out):
             for change in self.settings.changed_since(recipe) if recipe.exists() else ():
                 self.say(f"resume: {change}; the weights will differ from an uninterrupted run's")
-            self.state = load_checkpoint(self.out, self.projector, self.optimizer, self.say)
+            self.state = load_checkpoint(self.out, self.trained, self.optimizer, self.say)
             if self.state.scaler:
                 self.scaler.load_state_dict(self.state.scaler)
             self.say(f"resumed at step {self.state.step}, {self.state.utterances} utterances")
@@ -258,7 +272,8 @@ class Trainer:
         if tokens == 0:  # none of these clips could be decoded
             return bool(stop)
         rate = learning_rate_at(state.utterances, self.settings)
-        self.optimizer.param_groups[0]["lr"] = rate
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group["scale"]
         summed = torch.zeros((), device=self.device)
         for number, ((epoch, batch), rows) in enumerate(zip(batches, labels, strict=True), 1):
             # DDP sends gradients around in the last of the accumulated passes only.
@@ -276,7 +291,7 @@ class Trainer:
     def _update(self) -> Tensor:
         """Let the gradients change the weights; their norm before it was clipped."""
         self.scaler.unscale_(self.optimizer)
-        norm = clip_grad_norm_(self.projector.parameters(), self.settings.max_grad_norm)
+        norm = clip_grad_norm_(self.trained.parameters(), self.settings.max_grad_norm)
         self.scaler.step(self.optimizer)  # leaves out a step whose gradients are not finite
         self.scaler.update(None if self.half else 1.0)
         self.optimizer.zero_grad()
@@ -302,7 +317,8 @@ class Trainer:
         if len(batch) == 0:  # nothing to learn, but DDP waits for this process's gradients
             config = self.model.config
             silence = torch.zeros(1, config.audio_downsample_rate, config.encoder_dim)
-            return self._project(silence.to(self.device)).sum() * 0
+            nothing = self._project(silence.to(self.device)).sum() * 0
+            return nothing + sum(p.sum() * 0 for p in self.trained.parameters() if p.requires_grad)
         frames, lengths = self._encoder_output(epoch, batch)
         labels, audio = send(labels, self.device), self._project(frames, lengths)
         lengths = self.model.config.embeddings(lengths)
@@ -363,7 +379,7 @@ class Trainer:
             if self.eval_data is None:
                 save_model(self.out, self.model.save_pretrained)
             self.state.scaler = self.scaler.state_dict()
-            save_checkpoint(self.out, self.projector, self.optimizer, self.state)
+            save_checkpoint(self.out, self.trained, self.optimizer, self.state)
         self.accelerator.wait_for_everyone()
 
     def _log(self, row: dict, evaluate_now: bool) -> None:
@@ -376,13 +392,18 @@ class Trainer:
                 row["wer"] = evaluate(self.model, self.eval_data, **how).wer.value
                 wer = math.inf if row["wer"] is None else row["wer"]  # no word in any transcript
                 if state.best is None or wer < state.best:
-                    state.best = wer
+                    state.best, state.worse = wer, -1
                     save_model(self.out, self.model.save_pretrained)
+                state.worse += 1
             log = self.out / "log.csv"
             with explain_failure(log, "Checkpoints are untouched: make room, then use --resume"):
                 append_log(log, row)
             track(self.accelerator, row)
         self.say(progress_line(row, self.settings.max_utterances))
+        if self.settings.patience is not None:
+            worse = [state.worse]
+            broadcast_object_list(worse)  # only the main process evaluates
+            state.worse = worse[0]
         if self.data.dropped.total() > self.dropped:
             self.dropped = self.data.dropped.total()
             self.say(self.data.summary().splitlines()[-1])

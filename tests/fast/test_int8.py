@@ -1,0 +1,63 @@
+"""The decoder in 8 bits: close to float32, smaller, and the same text from a trained pair."""
+
+import pytest
+import torch
+from torch import nn
+
+from tiny_asr import ASRModel, puzzle_clip, sample_clip
+from tiny_asr.fast.int8 import FEW, Int8Linear, quantise
+
+
+@pytest.mark.parametrize("rows", [1, FEW, FEW + 1])
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_product_is_that_of_the_rounded_matrix(rows, bias):
+    torch.manual_seed(0)
+    linear = nn.Linear(96, 64, bias=bias)
+    linear.weight.data[3] = 0  # a row that has no scale of its own
+    ours, x = Int8Linear(linear), torch.randn(2, rows, 96)[:, :rows]
+    rounded = ours.weight.float() * ours.scale.float()[:, None]
+    assert (rounded - linear.weight).abs().max() <= linear.weight.abs().max() / 127
+    for given in (x[0], x[0].bfloat16()):
+        expected = nn.functional.linear(given.float(), rounded, linear.bias)
+        came = ours(given)
+        assert came.dtype == given.dtype and came.shape == expected.shape
+        torch.testing.assert_close(came.float(), expected, rtol=0.02, atol=0.02)
+    assert ours(torch.randn(1, 2, 96)).shape == (1, 2, 64)
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    model = ASRModel.from_pretrained("tiny")
+    quantise(model)
+    return model
+
+
+def test_the_sample_is_written_as_in_float32(tiny):
+    clips = [sample_clip(), puzzle_clip()]
+    assert tiny.transcribe(clips) == ASRModel.from_pretrained("tiny").transcribe(clips)
+
+
+def test_every_matrix_of_the_decoder_is_a_quarter_as_large(tiny):
+    left = [m for m in tiny.decoder.modules() if type(m) is nn.Linear]
+    assert left == []
+    plain = ASRModel.from_pretrained("tiny").decoder
+    ours, theirs = (
+        sum(m.weight.nbytes for m in part.modules() if isinstance(m, kind))
+        for part, kind in ((tiny.decoder, Int8Linear), (plain, nn.Linear))
+    )
+    assert ours == theirs / 4
+    assert any(type(m) is nn.Linear for m in tiny.encoder.modules())
+
+
+def test_other_devices_are_refused():
+    with pytest.raises(ValueError, match="int8 came on meta; expected the CPU"):
+        quantise(ASRModel.from_pretrained("tiny").to("meta"))
+
+
+def test_a_real_language_model_still_writes_words(real):
+    """Its few huge activations are what rounding activations, too, fails on."""
+    parts = {"encoder": str(real / "whisper-base"), "decoder": str(real / "smollm2-135m-instruct")}
+    model = ASRModel.from_pretrained("medium", **parts)
+    quantise(model)
+    text = model.transcribe(sample_clip()).lower()
+    assert text.startswith("she listens to the sea and its waves")

@@ -1,0 +1,1 @@
+"""Low-rank adapters on the frozen decoder: a second stage of training."""
