@@ -1,4 +1,4 @@
-"""The processor and the pipeline: transformers' conventions, on our own audio loading."""
+"""The processor: transformers' conventions, on our own audio loading."""
 
 import io
 
@@ -14,9 +14,9 @@ from fixtures_models import (
     some_noises,
     talkative,
 )
-from transformers import AutoModelForSpeechSeq2Seq, AutoProcessor, pipeline
+from transformers import AutoModelForSpeechSeq2Seq, AutoProcessor
 
-from tiny_asr import ASRModel, ASRPipeline, ASRProcessor
+from tiny_asr import ASRModel, ASRProcessor
 from tiny_asr.shapes import IGNORE
 
 RATE = 16_000
@@ -26,13 +26,6 @@ def flac(waveform: torch.Tensor) -> bytes:
     file = io.BytesIO()
     soundfile.write(file, waveform.numpy(), RATE, format="FLAC", subtype="PCM_24")
     return file.getvalue()
-
-
-@pytest.fixture(scope="module")
-def pipe():
-    return pipeline(
-        "automatic-speech-recognition", model=str(checkpoint_dir()), pipeline_class=ASRPipeline
-    )
 
 
 # Features --------------------------------------------------------------------------------------
@@ -162,63 +155,6 @@ def test_saved_and_loaded_it_does_the_same():
         assert loaded.end_token == original.end_token
         assert loaded.audio_downsample_rate == original.audio_downsample_rate
         assert loaded.decode([259, 1]) == original.decode([259, 1])
-
-
-# The pipeline ----------------------------------------------------------------------------------
-
-
-def test_the_pipeline_gives_transcribes_text(pipe, tmp_path):
-    clip = noise(1.3)
-    (tmp_path / "clip.flac").write_bytes(flac(clip))
-    expected = talkative().transcribe(tmp_path / "clip.flac")
-    assert expected
-    for source in (
-        str(tmp_path / "clip.flac"),
-        tmp_path / "clip.flac",
-        flac(clip),
-        {"bytes": flac(clip), "path": None},
-    ):
-        assert pipe(source) == {"text": expected}
-
-
-def test_the_pipeline_takes_arrays(pipe):
-    clip = noise(1.3)
-    expected = {"text": talkative().transcribe(clip, RATE)}
-    assert pipe({"array": clip.numpy(), "sampling_rate": RATE}) == expected
-    assert pipe(clip.numpy(), sampling_rate=RATE) == expected
-    with pytest.raises(ValueError, match="without sampling_rate"):
-        pipe(clip.numpy())
-
-
-def test_the_pipeline_takes_many(pipe):
-    clips = [{"array": clip.numpy(), "sampling_rate": RATE} for clip in some_noises()[:3]]
-    texts = [result["text"] for result in pipe(clips)]
-    assert texts == talkative().transcribe(clips)
-    assert len(set(texts)) == 3
-
-
-def test_the_pipelines_options(pipe):
-    clip = {"array": noise(1.3), "sampling_rate": RATE}
-    short = talkative().transcribe(clip, max_new_tokens=4)
-    assert pipe(clip, max_new_tokens=4) == {"text": short} != pipe(clip)
-
-
-def test_options_that_are_set_when_the_pipeline_is_made_stay_set():
-    pipe = pipeline(
-        "automatic-speech-recognition",
-        model=talkative(),
-        pipeline_class=ASRPipeline,
-        sampling_rate=RATE,
-        max_new_tokens=4,
-    )
-    expected = talkative().transcribe(noise(1.3), RATE, max_new_tokens=4)
-    assert pipe(noise(1.3).numpy()) == {"text": expected}
-
-
-def test_the_pipeline_takes_long_audio(pipe):
-    clip = {"array": noise(31.0), "sampling_rate": RATE}
-    text = talkative().transcribe(clip, max_new_tokens=3)
-    assert pipe(clip, max_new_tokens=3) == {"text": text}
 
 
 def test_the_auto_class_of_the_pipelines_task():

@@ -22,7 +22,7 @@ _MODULE_OF = {
     "TextDecoder": "decoder",
     "ASRModel": "model",
     "ASRProcessor": "processor",
-    "ASRPipeline": "processor",
+    "ASRPipeline": "serve.pipeline",
     "trace_clip": "figures.trace",
 }
 

@@ -15,9 +15,11 @@ import torch
 from torch import Tensor
 from transformers import (
     AutoConfig,
+    AutoFeatureExtractor,
     AutoModel,
     AutoModelForSpeechSeq2Seq,
     AutoProcessor,
+    AutoTokenizer,
     PreTrainedModel,
 )
 from transformers.modeling_outputs import CausalLMOutput
@@ -36,8 +38,9 @@ from tiny_asr.hub import (
     others_can_load,
     resolve_checkpoint,
 )
-from tiny_asr.processor import ASRProcessor
+from tiny_asr.processor import ASRProcessor, NoSuchPart
 from tiny_asr.projectors.registry import fresh_projector
+from tiny_asr.search.words import TimedText, timed_text
 from tiny_asr.search.writing import parts, tokens_as_written, whole_texts
 
 log = logging.getLogger("tiny_asr")
@@ -183,11 +186,13 @@ class ASRModel(PreTrainedModel):
         options["max_new_tokens"] = max_new_tokens
         return whole_texts(self.decoder, *self._listen(waveforms), **options)
 
-    def _pieces(self, audio, sampling_rate: int | None) -> list[Tensor]:
-        """A clip (S,) as it is read: in pieces that the encoder can take."""
+    def _pieces(self, audio, sampling_rate: int | None) -> tuple[Tensor, list[Tensor]]:
+        """A clip (S,), and as it is read: in pieces that the encoder can take."""
         if isinstance(audio, Tensor):  # was loaded before, and what may be doubted in it told
-            return cut(read_audio(audio, sampling_rate)[0], self.config.max_seconds)
-        return cut(load_audio(audio, sampling_rate), self.config.max_seconds)
+            waveform = read_audio(audio, sampling_rate)[0]
+        else:
+            waveform = load_audio(audio, sampling_rate)
+        return waveform, cut(waveform, self.config.max_seconds)
 
     def transcribe(
         self,
@@ -198,7 +203,8 @@ class ASRModel(PreTrainedModel):
         max_new_tokens: int | None = None,
         beams: int = 1,
         hints: Sequence[str] = (),
-    ) -> str | list[str]:
+        words: bool = False,
+    ) -> str | TimedText | list[str | TimedText]:
         """Speech to text.
 
         Args:
@@ -210,39 +216,39 @@ class ASRModel(PreTrainedModel):
             max_new_tokens: a limit on each piece's tokens, instead of the audio's own.
             beams: texts tried side by side for each piece; 1 is greedy.
             hints: words to prefer, such as the names in a meeting.
+            words: say when each word is said, too (see `search.words`).
         Returns:
-            The text of one clip, or a list of texts.
+            The text of one clip, or a list of texts; with `words`, `TimedText` in a text's place.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size {batch_size} came; expected at least 1")
         many = isinstance(audio, list | tuple)
         sources = audio if many else [audio]
-        pieces = [
-            (clip, piece)
-            for clip, source in enumerate(sources)
-            for piece in self._pieces(source, sampling_rate)
-        ]
-        order = sorted(range(len(pieces)), key=lambda i: len(pieces[i][1]))  # little padding
-        texts = [""] * len(pieces)
+        clips = [self._pieces(source, sampling_rate) for source in sources]
+        pieces = [piece for _, own in clips for piece in own]
+        order = sorted(range(len(pieces)), key=lambda i: len(pieces[i]))  # little padding
+        rows: dict[int, Tensor] = {}
         at_once = max(1, batch_size // max(1, beams))
         for start in range(0, len(order), at_once):
             chosen = order[start : start + at_once]
-            clips = [pieces[i][1] for i in chosen]
-            rows = self.generate(clips, max_new_tokens, beams=beams, hints=hints)
-            for i, row in zip(chosen, rows, strict=True):
-                texts[i] = self.processor.decode(row)
-        joined = [
-            " ".join(t for (c, _), t in zip(pieces, texts, strict=True) if c == clip and t)
-            for clip in range(len(sources))
-        ]
-        return joined if many else joined[0]
+            batch = [pieces[i] for i in chosen]
+            written = self.generate(batch, max_new_tokens, beams=beams, hints=hints)
+            rows |= dict(zip(chosen, written, strict=True))
+        ordered, texts = iter(sorted(rows.items())), list[str | TimedText]()
+        for waveform, own in clips:
+            own_rows = [next(ordered)[1] for _ in own]
+            if words:
+                texts.append(timed_text(self, waveform, own, own_rows))
+            else:
+                texts.append(" ".join(filter(None, self.processor.batch_decode(own_rows))))
+        return texts if many else texts[0]
 
     def stream(
         self, audio, sampling_rate: int | None = None, beams: int = 1, hints: Sequence[str] = ()
     ) -> Iterator[str]:
         """Yield one clip's text as it is written, piece by piece; joined it is `transcribe`'s."""
         said = ""
-        for piece in self._pieces(audio, sampling_rate):
+        for piece in self._pieces(audio, sampling_rate)[1]:
             gap, heard = said, self._listen([piece])
             tokens = tokens_as_written(self.decoder, *heard, beams=beams, hints=hints)
             for text in parts(tokens, self.processor.decode):
@@ -300,10 +306,10 @@ class ASRModel(PreTrainedModel):
             config: use this one instead of reading it.
             dtype, device: of the frozen models, see `choose_device`.
             trust_remote_code: refused; a checkpoint of this class holds no code.
-            adapter_kwargs: the Auto classes pass it; refused, an adapter lies in the checkpoint.
+            adapter_kwargs: the Auto classes pass it; the adapter is found in the checkpoint.
             hub: of a download, see `HubOptions`.
         """
-        if trust_remote_code or adapter_kwargs:
+        if trust_remote_code or "_adapter_model_path" in (adapter_kwargs or {}):
             raise ValueError(
                 f"trust_remote_code={trust_remote_code}, adapter_kwargs={adapter_kwargs} came; "
                 "tiny_asr runs no code from a checkpoint, and finds its adapter: leave both out"
@@ -325,3 +331,5 @@ AutoConfig.register(ASRConfig.model_type, ASRConfig, exist_ok=True)
 AutoModel.register(ASRConfig, ASRModel, exist_ok=True)
 AutoModelForSpeechSeq2Seq.register(ASRConfig, ASRModel, exist_ok=True)  # for pipeline(...)
 AutoProcessor.register(ASRConfig, ASRProcessor, exist_ok=True)
+for auto in (AutoFeatureExtractor, AutoTokenizer):
+    auto.register(ASRConfig, NoSuchPart, exist_ok=True)

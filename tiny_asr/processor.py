@@ -1,20 +1,17 @@
-"""ASRProcessor and ASRPipeline: the model behind `transformers`' own conventions.
+"""ASRProcessor: the model behind `transformers`' own conventions.
 
-The processor turns waveforms into the model's tensors and token ids back into text. The pipeline
-lets someone who knows `pipeline("automatic-speech-recognition", ...)` use this model without
-learning anything new; it is a class of its own because the stock one takes every model that it does
-not know for a CTC model, and decodes files with FFmpeg.
+The processor turns waveforms into the model's tensors and token ids back into text. The pipeline of
+`transformers` has a class of its own here, `serve.pipeline`.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import BatchFeature, Pipeline, ProcessorMixin
+from transformers import BatchFeature, ProcessorMixin
 
 from tiny_asr.audio import load_audio, mel_for_encoder, pad_batch
-from tiny_asr.shapes import IGNORE, SAMPLE_RATE, SAMPLES_PER_ENCODER_FRAME
+from tiny_asr.shapes import IGNORE, SAMPLES_PER_ENCODER_FRAME
 
 
 class ASRProcessor(ProcessorMixin):
@@ -99,6 +96,10 @@ class ASRProcessor(ProcessorMixin):
         ]
         return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=IGNORE)
 
+    def to_dict(self) -> dict:
+        """What is saved; the empty part leads whoever looks for one to `NoSuchPart`."""
+        return super().to_dict() | {"feature_extractor": {}}
+
     def decode(self, token_ids, **options) -> str:
         """Token ids (L,) -> the transcript, without special tokens."""
         options = {"skip_special_tokens": True} | options
@@ -109,30 +110,13 @@ class ASRProcessor(ProcessorMixin):
         return [self.decode(row, **options) for row in rows]
 
 
-class ASRPipeline(Pipeline):
-    """`pipeline("automatic-speech-recognition", model=..., pipeline_class=ASRPipeline)`.
+class NoSuchPart:
+    """What the Auto classes find where a recogniser has no feature extractor or tokenizer."""
 
-    Takes whatever `load_audio` takes, of any length, and returns `{"text": ...}`.
-    """
-
-    model: Any  # an ASRModel, whose module needs this one
-    _load_processor = _load_image_processor = False  # type: ignore[assignment]
-    _load_feature_extractor = _load_tokenizer = False  # type: ignore[assignment]
-
-    def _sanitize_parameters(self, max_new_tokens: int | None = None, sampling_rate=None):
-        forward = {} if max_new_tokens is None else {"max_new_tokens": max_new_tokens}
-        preprocess = {} if sampling_rate is None else {"sampling_rate": sampling_rate}
-        return preprocess, forward, {}
-
-    def preprocess(self, inputs, sampling_rate: int | None = None) -> dict:
-        """Load one clip."""
-        return {"waveform": load_audio(inputs, sampling_rate)}
-
-    def _forward(self, inputs: dict, max_new_tokens: int | None = None) -> dict:
-        waveform = inputs["waveform"]
-        text = self.model.transcribe(waveform, SAMPLE_RATE, max_new_tokens=max_new_tokens)
-        return {"text": text}
-
-    def postprocess(self, outputs: dict) -> dict:
-        """The text, as the stock pipeline returns it."""
-        return outputs
+    @classmethod
+    def from_pretrained(cls, name, *_, **__):
+        """Raises ValueError: the stock pipeline asks for these, as of a CTC model."""
+        raise ValueError(
+            f"{name} is a recogniser of tiny_asr: a processor with neither feature extractor nor "
+            "tokenizer beside it. In a pipeline, pass pipeline_class=tiny_asr.ASRPipeline"
+        )

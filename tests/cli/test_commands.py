@@ -12,6 +12,7 @@ import pytest
 import soundfile
 from fixtures_models import checkpoint_dir, decoder_dir, encoder_dir, noise, talkative
 
+from tiny_asr import sample_clip
 from tiny_asr.cli import main as cli
 from tiny_asr.shapes import CONTRACT
 
@@ -207,6 +208,44 @@ def test_transcribe_as_json(tiny_asr, clips):
     assert bad.keys() == {"file", "error"} and "nowhere.wav" in bad["error"]
 
 
+def test_words_are_a_table_of_80_columns(tiny_asr, clips):
+    status, out, _ = tiny_asr("transcribe", *clips[:2], "--words", *trained())
+    rows = [line for line in out.splitlines() if not line.startswith(tuple(clips))]
+    expected = talkative().transcribe(clips[:2], words=True)
+    assert status == 0 and len(rows) == sum(len(timed.words) for timed in expected) > 0
+    for row, word in zip(rows, [w for timed in expected for w in timed.words], strict=True):
+        begin, end, *_ = row.split()
+        assert (begin, end) == (f"{word.begin:.2f}", f"{word.end:.2f}")
+
+
+def test_the_words_of_the_bundled_sentence(tiny_asr):
+    _, out, _ = tiny_asr("transcribe", "--words", "--json", sample_clip())
+    (result,) = json.loads(out)["files"]
+    assert " ".join(word["word"] for word in result["words"]) == result["text"]
+    assert result["words"][0] == {"word": "she", "begin": 0.02, "end": 0.18}
+    _, table, _ = tiny_asr("transcribe", "--words", sample_clip())
+    assert "\n     2.50      2.98  words\n" in table
+    _, srt, _ = tiny_asr("transcribe", "--format", "srt", sample_clip())
+    assert srt.startswith("1\n00:00:00,020 --> 00:00:02,980\nshe listens to the sea")
+    _, vtt, _ = tiny_asr("transcribe", "--format", "vtt", sample_clip())
+    assert vtt.startswith("WEBVTT\n\n00:00:00.020 --> 00:00:02.980\n")
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--format", "xml"], "--format 'xml' came; expected text, srt or vtt"),
+        (["--format", "srt", "--json"], "--format srt came with --json; expected one file"),
+        (["--format", "vtt", "--words"], "--format vtt came with --words"),
+        (["--format", "srt", "other.wav"], "--format srt came with 2 files"),
+        (["--stream", "--words"], "--stream came with --words"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(tiny_asr, clips, options, says):
+    status, out, err = tiny_asr("transcribe", clips[0], *options, *trained())
+    assert (status, out) == (2, "") and says in err
+
+
 def test_dtype_and_device_reach_the_model(tiny_asr, clips):
     options = ("--dtype", "bfloat16", "--device", "cpu", "--json")
     _, out, _ = tiny_asr("transcribe", clips[0], *parts(), *options)
@@ -261,6 +300,7 @@ class _Broken(io.RawIOBase):
 def test_our_warnings_are_a_line_and_a_librarys_bad_spelling_is_none():
     code = """
 import warnings
+from tiny_asr import sample_clip
 from tiny_asr.cli import main as cli
 cli._quieten()
 warnings.warn("bad spelling", SyntaxWarning)

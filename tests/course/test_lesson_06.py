@@ -247,7 +247,7 @@ def test_attention_is_read_where_a_token_is_written_and_at_the_audio(monkeypatch
     np.testing.assert_allclose(scores.sum(axis=1), 0, atol=1e-6)
     for word, (first, last) in enumerate(zip(starts, [*starts[1:], len(ids)], strict=True)):
         assert np.flatnonzero(scores[word] > 0).tolist() == list(range(first, last))
-    times = word_times.word_times(model, clip)
+    times = word_times.by_attention(model, clip)
     assert times[0][1] == 0 and times[1][1] == pytest.approx(0.1 * starts[1])
     assert "go 0.0 to" in word_times.times_picture(model, clip).alt
 
@@ -264,7 +264,7 @@ def test_nothing_written_has_no_times(monkeypatch):
     model = talkative()
     end = torch.tensor([model.decoder.end_id])
     monkeypatch.setattr(model, "generate", lambda clips: [end])
-    assert word_times.word_times(model, noise(1.0)) == []
+    assert word_times.by_attention(model, noise(1.0)) == []
 
 
 # The student's model, and its card ----------------------------------------------------------------

@@ -126,11 +126,13 @@ def test_each_format_has_the_models_text(url):
     (segment,) = verbose["segments"]
     assert segment["text"] == text and 0 <= segment["start"] < segment["end"] <= seconds + 1e-3
     status, srt = ask(url, response_format="srt")
-    number, times, line = srt.splitlines()
-    assert (status, number, line) == (200, "1", text)
+    number, times, *lines = srt.splitlines()
+    assert (status, number, " ".join(lines)) == (200, "1", text) and len(lines) == 2
     assert re.fullmatch(r"00:00:0\d,\d{3} --> 00:00:0\d,\d{3}", times)
     status, vtt = ask(url, response_format="vtt")
-    assert vtt.startswith("WEBVTT\n\n00:00:0") and times.replace(",", ".") in vtt and text in vtt
+    assert (
+        vtt.startswith("WEBVTT\n\n00:00:0") and times.replace(",", ".") in vtt and lines[0] in vtt
+    )
 
 
 def test_long_audio_has_a_segment_for_each_piece_at_its_time(url):
@@ -142,6 +144,21 @@ def test_long_audio_has_a_segment_for_each_piece_at_its_time(url):
     pieces = [p[1:] for p in timed_pieces(heard, tiny().config.max_seconds)]
     assert len(times) > 3 and set(times) <= {(round(a, 3), round(b, 3)) for a, b in pieces}
     assert times == sorted(times)
+
+
+def test_words_come_with_their_times_in_the_file(url):
+    sound = flac(long_clip())
+    fields = {"timestamp_granularities[]": "word"}
+    status, answer = ask(url, sound, response_format="verbose_json", **fields)
+    text, words = tiny().transcribe(load_audio(sound), RATE, words=True)
+    assert status == 200 and answer["text"] == text and len(words) > 20
+    told = [(word["word"], word["start"], word["end"]) for word in answer["words"]]
+    assert told == [(w.text.strip(), round(w.begin, 3), round(w.end, 3)) for w in words]
+    assert "words" not in ask(url, response_format="verbose_json")[1]
+    _, srt = ask(url, sound, response_format="srt")
+    cues = [cue.splitlines()[2:] for cue in srt.split("\n\n")]
+    assert " ".join(" ".join(cue) for cue in cues) == text and len(cues) > 5
+    assert max(len(line) for cue in cues for line in cue) <= 42
 
 
 def test_the_text_of_a_request_does_not_depend_on_its_neighbours(url):
@@ -196,7 +213,7 @@ BAD = {
     "stream": ({"stream": "true"}, 400, "whole transcripts only", "stream"),
     "language": ({"language": "de"}, 400, "'de' came; expected en", "language"),
     "words": (
-        {"timestamp_granularities[]": "word"}, 400, "expected segment", "timestamp_granularities[]",
+        {"timestamp_granularities[]": "word"}, 400, "expected verbose", "timestamp_granularities[]",
     ),
 }  # fmt: skip
 

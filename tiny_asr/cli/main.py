@@ -35,9 +35,11 @@ from tiny_asr.cli.options import (
     Device,
     Dtype,
     Encoder,
+    Format,
     Hints,
     Json,
     Model,
+    Words,
     can_draw,
     check_target,
     error_line,
@@ -146,6 +148,8 @@ def transcribe(
         list[str], typer.Argument(metavar="FILE", help="sound of any length; - is stdin")
     ],
     stream: Annotated[bool, typer.Option("--stream", help="print one file as it is read")] = False,
+    words: Words = False,
+    form: Format = "text",
     beams: Beams = 1,
     hints: Hints = "",
     model: Model = "tiny",
@@ -156,14 +160,21 @@ def transcribe(
     as_json: Json = False,
 ) -> None:
     """Print what is said in each file, one line a file; unreadable files don't stop the others."""
-    if stream and (as_json or len(files) > 1):
-        raise ValueError(
-            f"--stream came with {'--json' if as_json else f'{len(files)} files'}; expected one "
-            "file and no --json: leave --stream out"
-        )
+    subtitles = form in ("srt", "vtt")
+    if not subtitles and form != "text":
+        raise ValueError(f"--format {form!r} came; expected text, srt or vtt")
+    for option in ["--stream"] * stream + [f"--format {form}"] * subtitles:
+        others = {"--json": as_json, "--words": words, f"{len(files)} files": len(files) > 1}
+        others["--stream"] = stream and subtitles
+        if with_it := [other for other, there in others.items() if there]:
+            raise ValueError(
+                f"{option} came with {' and '.join(with_it)}; expected one file and none of "
+                f"these: leave {option} out"
+            )
     from tqdm import tqdm
 
     from tiny_asr.audio import load_audio
+    from tiny_asr.serve.formats import Transcript
     from tiny_asr.shapes import SAMPLE_RATE
 
     recogniser, about, results = None, {}, []
@@ -183,11 +194,20 @@ def transcribe(
                 print(_printable(piece), end="", flush=True)
             print()
             return
-        text = recogniser.transcribe(waveform, SAMPLE_RATE, **search)
-        results.append({"file": file, "seconds": len(waveform) / SAMPLE_RATE, "text": text})
-        if not as_json:
+        timed = None
+        text = recogniser.transcribe(waveform, SAMPLE_RATE, words=words or subtitles, **search)
+        if words or subtitles:
+            text, timed = text
+        seconds = len(waveform) / SAMPLE_RATE
+        transcript = Transcript([], seconds, "", words=timed)
+        results.append({"file": file, "seconds": seconds, "text": text} | transcript.timed_words())
+        if subtitles:
+            print(transcript.as_plain(form), end="")
+        elif not as_json:
             line = " ".join(_printable(text).split())
             tqdm.write(line if len(files) == 1 else f"{file}: {line}", file=sys.stdout)
+            for word, begin, end in timed or ():
+                tqdm.write(f"{begin:9.2f} {end:9.2f}  {_printable(word).strip()}", file=sys.stdout)
     if as_json:
         print(json.dumps({"model": model, **about, "files": results}, indent=2))
     if any("error" in result for result in results):

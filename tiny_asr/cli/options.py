@@ -32,6 +32,8 @@ Beams = Annotated[int, typer.Option(help="texts tried side by side for each clip
 Hints = Annotated[
     str, typer.Option(help="words to prefer, such as names, with commas: 'Siobhan, Nguyen'")
 ]
+Words = Annotated[bool, typer.Option("--words", help="when each word is said, in seconds")]
+Format = Annotated[str, typer.Option("--format", help="text, or subtitles of one file: srt, vtt")]
 Data = Annotated[
     str | None,
     typer.Option(

@@ -12,6 +12,7 @@ from matplotlib.patches import Rectangle
 from tiny_asr.course.drawing import page, waves
 from tiny_asr.course.lesson_04_writing import gaze, heard
 from tiny_asr.figures.style import AUDIO, MARK, TEXT, Picture, drawn
+from tiny_asr.search.words import Word, in_order
 from tiny_asr.shapes import SAMPLE_RATE
 
 
@@ -46,37 +47,6 @@ def attention_to_audio(model, waveform: torch.Tensor) -> tuple[list[str], np.nda
     return [word.strip() for word in words], np.reshape(rows, (len(words), size))
 
 
-def in_order(scores: np.ndarray) -> list[tuple[int, int]]:
-    """Give each audio position to one word or to none, in order, for the highest sum of scores.
-
-    The same idea as the edit table: the best way to a cell is the best way to one before it.
-    Scores (W, A), 0 for no word -> each word's first position, and its last position + 1.
-    """
-    words, size = scores.shape
-    if not 0 < words <= size:
-        raise ValueError(f"{words} words for {size} positions came; expected 1 to {size} words")
-    gains = np.zeros((size, 2 * words + 1))  # columns: before, word, between, word, ..., after
-    gains[:, 1::2] = scores.T
-    best = np.full(2 * words + 1, -np.inf)
-    best[:2] = gains[0, :2]
-    steps = np.zeros(gains.shape, dtype=int)
-    for place in range(1, size):
-        one = np.concatenate([[-np.inf], best[:-1]])
-        two = np.concatenate([[-np.inf, -np.inf], best[:-2]])
-        two[::2] = -np.inf  # two columns at once only from word to word
-        ways = np.stack([best, one, two])
-        steps[place] = ways.argmax(axis=0)
-        best = ways.max(axis=0) + gains[place]
-    column = 2 * words - (best[-2] >= best[-1])
-    path = [column]
-    for place in range(size - 1, 0, -1):
-        column -= steps[place, column]
-        path.append(column)
-    path = np.array(path[::-1])
-    places = [np.flatnonzero(path == 2 * word + 1) for word in range(words)]
-    return [(int(found[0]), int(found[-1]) + 1) for found in places]
-
-
 def _placed(model, waveform: torch.Tensor) -> tuple[list[str], np.ndarray, list[tuple]]:
     """Words, their attention, and (begin, end) of each; no times if there are too many words."""
     words, scores = attention_to_audio(model, waveform)
@@ -85,13 +55,13 @@ def _placed(model, waveform: torch.Tensor) -> tuple[list[str], np.ndarray, list[
     return words, scores, [(first * step, last * step) for first, last in spans]
 
 
-def word_times(model, waveform: torch.Tensor) -> list[tuple[str, float, float]]:
-    """(word, begin, end) in seconds of what a model writes of a clip (S,).
+def by_attention(model, waveform: torch.Tensor) -> list[Word]:
+    """What a model writes of a clip (S,), each word when it was looked at, in s.
 
     Empty where nothing was written, or more words than the clip has audio embeddings.
     """
     words, _, times = _placed(model, waveform)
-    return [(word, *ends) for word, ends in zip(words, times, strict=False)]
+    return [Word(word, *ends) for word, ends in zip(words, times, strict=False)]
 
 
 @drawn

@@ -8,7 +8,7 @@ import asyncio
 import hmac
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
@@ -17,8 +17,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from torch import Tensor
 
-from tiny_asr.audio import read_audio, timed_pieces
+from tiny_asr.audio import TimedPiece, read_audio, timed_pieces
 from tiny_asr.files.reading import LENGTHY, AudioError
+from tiny_asr.search.words import Word, joined, words_of_piece
 from tiny_asr.serve.batcher import Batcher
 from tiny_asr.serve.formats import FORMATS, Segment, Transcript
 from tiny_asr.serve.limits import OVERHEAD, RETRY_SECONDS, Limits, Refusal, limited
@@ -30,6 +31,13 @@ if TYPE_CHECKING:
 UPLOAD_SECONDS = 60  # for a request to arrive in
 USED = {"file", "model", "language", "response_format", "stream", "timestamp_granularities[]"}
 GONE = Response(status_code=499)  # nobody reads it
+
+
+class Asked(NamedTuple):
+    """A piece (S,) to decode, and whether its words are to be timed."""
+
+    piece: Tensor
+    timed: bool
 
 
 class Service:
@@ -47,8 +55,15 @@ class Service:
         self.batcher = Batcher(self._decode, limits.batch_size)
         self.open = self.answered = 0
 
-    def _decode(self, pieces: list[Tensor]) -> list[str]:
-        return self.model.processor.batch_decode(self.model.generate(pieces))
+    def _decode(self, asked: list[Asked]) -> list[tuple[str, list[Word]]]:
+        """The text of each piece, and its words in seconds of the piece."""
+        rows = self.model.generate([one.piece for one in asked])
+        texts = self.model.processor.batch_decode(rows)
+        timed = [
+            words_of_piece(self.model, one.piece, row) if one.timed else []
+            for one, row in zip(asked, rows, strict=True)
+        ]
+        return list(zip(texts, timed, strict=True))
 
     async def answer(self, request: Request) -> Response:
         """The response to one request, whatever is wrong with it."""
@@ -110,7 +125,9 @@ class Service:
         form = await self._form(request)
         try:
             wanted = self._checked(form)
-            transcript = await self._transcript(request, form["file"])
+            words = "word" in form.getlist("timestamp_granularities[]")
+            timed = words or wanted in ("srt", "vtt")
+            transcript = await self._transcript(request, form["file"], timed)
         finally:
             await form.close()
         ignored = ", ".join(sorted(name for name in form if name not in USED and name.isascii()))
@@ -154,8 +171,8 @@ class Service:
         if str(form.get("stream", "")).lower() not in ("", "false", "0"):
             what = "stream came; this server sends whole transcripts only: leave it out"
             raise Refusal(400, what, "stream")
-        if "word" in form.getlist("timestamp_granularities[]"):
-            what = "times of words were asked for; expected segment: this server has no others"
+        if "word" in form.getlist("timestamp_granularities[]") and wanted in ("json", "text"):
+            what = f"times of words came with response_format {wanted}; expected verbose_json"
             raise Refusal(400, what, "timestamp_granularities[]")
         if self._english and language not in ("en", "english"):
             what = f"language {language!r:.80} came; expected en, or none: {self.name!r} writes"
@@ -166,28 +183,36 @@ class Service:
     def _english(self) -> bool:
         return self.model.config.text == "plain"  # else it is whatever the model was trained on
 
-    async def _transcript(self, request: Request, upload: UploadFile) -> Transcript:
+    async def _transcript(self, request: Request, upload: UploadFile, timed: bool) -> Transcript:
         sound = {"bytes": await upload.read(), "path": upload.filename or "the file"}
         read = asyncio.to_thread(self._read, sound)
         del sound
         try:
-            pieces, seconds, doubts = await read
+            waveform, pieces, doubts = await read
         except AudioError as error:
             code = "audio_too_long" if error.reason == LENGTHY else "invalid_audio"
             raise Refusal(400, str(error), "file", code) from error
-        texts = await self._unless_gone(request, [piece for piece, _, _ in pieces])
-        times = [(start, end) for _, start, end in pieces]
-        segments = [Segment(*time, text) for time, text in zip(times, texts, strict=True)]
-        return Transcript(segments, seconds, "english" if self._english else "", doubts)
+        asked = [Asked(piece, timed) for piece, _, _ in pieces]
+        found = await self._unless_gone(request, asked)
+        segments = [
+            Segment(start, end, text)
+            for (_, start, end), (text, _) in zip(pieces, found, strict=True)
+        ]
+        words = None
+        if timed:
+            sounds, of_pieces = [one.piece for one in asked], [words for _, words in found]
+            words = await asyncio.to_thread(lambda: joined(waveform, sounds, of_pieces).words)
+        seconds, language = len(waveform) / SAMPLE_RATE, "english" if self._english else ""
+        return Transcript(segments, seconds, language, doubts, words)
 
-    def _read(self, sound: dict) -> tuple[list[tuple[Tensor, float, float]], float, list[str]]:
-        """Pieces with their times, the sound's seconds, and what may be doubted in it."""
+    def _read(self, sound: dict) -> tuple[Tensor, list[TimedPiece], list[str]]:
+        """The sound, its pieces with their times, and what may be doubted in it."""
         waveform, doubts = read_audio(sound, max_seconds=self.limits.seconds)
         pieces = timed_pieces(waveform, self.model.config.max_seconds)
-        return pieces, len(waveform) / SAMPLE_RATE, [str(doubt) for doubt in doubts]
+        return waveform, pieces, [str(doubt) for doubt in doubts]
 
-    async def _unless_gone(self, request: Request, pieces: list[Tensor]) -> list[str]:
-        """The pieces' texts; ClientDisconnect, and nothing more is decoded, once nobody waits."""
+    async def _unless_gone(self, request: Request, pieces: list[Asked]) -> list:
+        """What `_decode` gives; ClientDisconnect, and no more is decoded, once nobody waits."""
 
         async def gone() -> None:
             while (await request.receive())["type"] != "http.disconnect":

@@ -12,20 +12,18 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from threading import Condition, Thread
 
-from torch import Tensor
-
 log = logging.getLogger("tiny_asr")
 
-Decode = Callable[[list[Tensor]], list[str]]
+Decode = Callable[[list], list]
 
 
 @dataclass
 class Job:
     """One clip that is being transcribed."""
 
-    pieces: Sequence[Tensor]
+    pieces: Sequence
     future: Future  # of the texts of all pieces
-    texts: dict[int, str] = field(default_factory=dict)  # by number of the piece
+    texts: dict = field(default_factory=dict)  # by number of the piece
     taken: int = 0  # pieces that were handed out
 
 
@@ -33,7 +31,7 @@ class Batcher:
     """A thread that decodes the pieces of all clips which wait, side by side.
 
     Args:
-        decode: pieces (S,) at 16 kHz to their texts.
+        decode: pieces to their texts; what these are is not known here.
         batch_size: pieces that are decoded together, at most.
 
     `sizes` counts the batches that were decoded, by their size.
@@ -48,7 +46,7 @@ class Batcher:
         self._thread = Thread(target=self._run, name="tiny-asr-batcher", daemon=True)
         self._thread.start()
 
-    def submit(self, pieces: Sequence[Tensor]) -> Future:
+    def submit(self, pieces: Sequence) -> Future:
         """Queue one clip's pieces; the future holds their texts. Cancel it, and it is left out."""
         future: Future = Future()
         with self._changed:
@@ -90,19 +88,19 @@ class Batcher:
                         self._waiting.append(job)
         return batch
 
-    def _answers(self, batch: list[tuple[Job, int]]) -> list[str | Exception]:
+    def _answers(self, batch: list[tuple[Job, int]]) -> list:
         """A text or an error for each piece; one that can't be decoded spoils no other."""
         pieces = [job.pieces[number] for job, number in batch]
         try:
-            return list(self._decode(pieces))
+            return self._decode(pieces)
         except Exception as error:  # whatever it is, those who wait must hear of it
             if len(batch) == 1:
-                log.exception("a piece of %s samples could not be decoded", len(pieces[0]))
+                log.exception("a piece could not be decoded")
                 return [error]
         return [answer for one in batch for answer in self._answers([one])]
 
 
-def _settle(job: Job, number: int, answer: str | Exception) -> None:
+def _settle(job: Job, number: int, answer) -> None:
     """Note a piece's text; the last one completes the clip, an error ends it."""
     if job.future.done():
         return

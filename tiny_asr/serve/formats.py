@@ -1,9 +1,16 @@
 """What is sent back: a transcript in each of OpenAI's response formats."""
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tiny_asr.search.words import Word
 
 FORMATS = ("json", "text", "verbose_json", "srt", "vtt")
+LINES, WIDTH = 2, 42  # of a subtitle, at most
+LONG_PAUSE = 0.5  # seconds: what comes after it is another subtitle
 
 
 @dataclass(frozen=True)
@@ -17,12 +24,14 @@ class Segment:
 
 @dataclass(frozen=True)
 class Transcript:
-    """A clip's segments, its length in seconds, its language, and what is doubtful in its sound."""
+    """A clip's segments, its length in seconds, its language, what is doubtful in its sound; its
+    words, if they were asked for."""
 
     segments: Sequence[Segment]
     seconds: float
     language: str
     doubts: Sequence[str] = ()
+    words: "Sequence[Word] | None" = None
 
     @property
     def text(self) -> str:
@@ -43,17 +52,27 @@ class Transcript:
                     | {"text": s.text}
                     for number, s in enumerate(self._spoken())
                 ],
+                **self.timed_words("start"),
             }
         return content | ({"warnings": list(self.doubts)} if self.doubts else {})
 
+    def timed_words(self, begin: str = "begin") -> dict:
+        """`{"words": ...}`, each with "word", `begin` and "end"; nothing if none were asked for."""
+        if self.words is None:
+            return {}
+        rows = ((word.strip(), round(b, 3), round(e, 3)) for word, b, e in self.words)
+        return {"words": [{"word": word, begin: b, "end": e} for word, b, e in rows]}
+
     def as_plain(self, form: str) -> str:
-        """`text`, `srt` or `vtt`; subtitles have a cue for each segment that has words."""
+        """`text`, `srt` or `vtt`; subtitles have a cue for each few words, or, without words, for
+        each segment that has some."""
         if form == "text":
             return self.text + "\n"
         point, cues = ("," if form == "srt" else "."), []
-        for number, segment in enumerate(self._spoken(), 1):
+        shown = self._spoken() if self.words is None else subtitles(self.words)
+        for number, segment in enumerate(shown, 1):
             times = " --> ".join(clock(t, point) for t in (segment.start, segment.end))
-            cue = f"{times}\n{_one_line(segment.text)}\n"
+            cue = f"{times}\n{_lines(segment.text)}\n"
             cues.append(f"{number}\n{cue}" if form == "srt" else cue)
         return "\n".join(["WEBVTT\n", *cues] if form == "vtt" else cues)
 
@@ -67,6 +86,21 @@ def clock(seconds: float, point: str) -> str:
     return f"{whole // 3600:02}:{whole // 60 % 60:02}:{whole % 60:02}{point}{milliseconds:03}"
 
 
-def _one_line(text: str) -> str:
-    """A cue ends at an empty line, and `-->` would begin another."""
-    return " ".join(text.replace("-->", "->").split())
+def subtitles(words: "Sequence[Word]") -> list[Segment]:
+    """Words in groups that fit two lines of 42 characters; a sentence's end or a pause of 0.5 s
+    ends a group."""
+    groups: list[Segment] = []
+    for word, begin, end in words:
+        last = groups[-1] if groups else Segment(0.0, -LONG_PAUSE, "")
+        whole = last.text + word
+        goes_on = begin - last.end < LONG_PAUSE and not last.text.endswith(tuple(".?!"))
+        if groups and goes_on and len(_lines(whole).splitlines()) <= LINES:
+            groups[-1] = Segment(last.start, end, whole)
+        else:
+            groups.append(Segment(begin, end, word.lstrip()))
+    return groups
+
+
+def _lines(text: str) -> str:
+    """As the lines of a cue, which ends at an empty one; `-->` would begin another."""
+    return "\n".join(textwrap.wrap(text.replace("-->", "->"), WIDTH))
