@@ -237,10 +237,8 @@ class ASRModel(PreTrainedModel):
         ordered, texts = iter(sorted(rows.items())), list[str | TimedText]()
         for waveform, own in clips:
             own_rows = [next(ordered)[1] for _ in own]
-            if words:
-                texts.append(timed_text(self, waveform, own, own_rows))
-            else:
-                texts.append(" ".join(filter(None, self.processor.batch_decode(own_rows))))
+            text = " ".join(filter(None, self.processor.batch_decode(own_rows)))
+            texts.append(timed_text(self, waveform, own, own_rows) if words else text)
         return texts if many else texts[0]
 
     def stream(
@@ -258,11 +256,8 @@ class ASRModel(PreTrainedModel):
     # Saving and loading ------------------------------------------------------------------------
 
     def save_pretrained(self, save_directory: str | Path, push_to_hub: bool = False, **hub) -> None:
-        """Write projector, adapter, config and processor; never the frozen models.
-
-        Args:
-            save_directory: made if it is not there.
-            push_to_hub: upload afterwards; see `push_to_hub`, which takes the other arguments.
+        """Write projector, adapter, config and processor, never the frozen models, into a folder
+        that is made where it is not there; `push_to_hub` uploads it and takes the other arguments.
         """
         directory = Path(save_directory)
         self.config.architectures = [type(self).__name__]
