@@ -12,11 +12,11 @@ from transformers import WhisperFeatureExtractor
 
 from tiny_asr import ASRConfig, ASRModel, data_dir, load_audio, sample_clip
 from tiny_asr.audio import log_mel, pad_batch
+from tiny_asr.course import checks, story
 from tiny_asr.course import lesson_02_ear as ear
 from tiny_asr.course import lesson_02_heads as heads
 from tiny_asr.course import lesson_02_layers as layers
 from tiny_asr.course import lesson_02_probes as probes
-from tiny_asr.course import checks, story
 from tiny_asr.course.checks import check, passed
 from tiny_asr.course.lesson_02_layers import Heard
 from tiny_asr.course.lesson_02_probes import Measured
