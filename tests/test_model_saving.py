@@ -150,6 +150,15 @@ def test_a_config_that_is_given_does_not_lose_the_checkpoints_projector():
     assert ASRModel.from_pretrained(checkpoint_dir(), config=config).untrained == ()
 
 
+def test_what_the_auto_classes_pass_where_peft_is_installed_is_taken():
+    """They name a revision of the adapter that may be there, also where there is none."""
+    model = ASRModel.from_pretrained(checkpoint_dir(), adapter_kwargs={"revision": None})
+    assert model.untrained == ()
+    with pytest.raises(ValueError, match="has no adapters: leave both out"):
+        adapter = {"_adapter_model_path": "there"}
+        ASRModel.from_pretrained(checkpoint_dir(), adapter_kwargs=adapter)
+
+
 def test_auto_model_from_a_config():
     assert type(AutoModel.from_config(pair_config())) is ASRModel
 
