@@ -108,6 +108,16 @@ def test_librispeech_as_it_lies(tmp_path):
     assert len(load_data(tmp_path / "test-clean")) == 1
 
 
+def test_a_text_without_its_sound_is_counted(tmp_path):
+    write(tmp_path / "train" / "a.wav")
+    text_file(tmp_path / "train" / "a.txt", "yes")
+    text_file(tmp_path / "train" / "lonely.txt", "nobody hears this")
+    text_file(tmp_path / "notes" / "readme.txt", "not beside any sound")
+    clips = load_data(tmp_path)
+    assert [clip.text for clip in clips] == ["yes"]
+    assert clips.dropped == {"empty audio": 1}
+
+
 def test_metadata_at_the_root_of_split_folders(tmp_path):
     lines = ["file_name,text"]
     for split in ("train", "test"):

@@ -175,7 +175,8 @@ def _folder_rows(folder: Path, split: str | None, columns: Columns) -> Iterator[
             f"{folder} holds no parquet file, no {' or '.join(METADATA_FILES)}, no wav.scp and no "
             "audio file; expected one of these: check the path"
         )
-    for file in _of_split(folder, files, split):
+    chosen = _of_split(folder, files, split)
+    for file in chosen:
         if file.suffix.lower() not in AUDIO_SUFFIXES:
             yield from _table_rows(file, columns)
             continue
@@ -183,6 +184,11 @@ def _folder_rows(folder: Path, split: str | None, columns: Columns) -> Iterator[
         text = read_text(beside) if beside.is_file() else None
         name = file.relative_to(folder).with_suffix("").as_posix()
         yield {"id": name, columns.audio: file, columns.text: text}
+    heard = {file.with_suffix("") for file in chosen if file.suffix.lower() in AUDIO_SUFFIXES}
+    for home in sorted({name.parent for name in heard}):
+        for text in sorted(home.glob("*.txt")):  # one without a sound is counted as left out
+            if text.with_suffix("") not in heard:
+                yield {"id": text.stem, columns.audio: None, columns.text: read_text(text)}
 
 
 def _of_split(folder: Path, files: list[Path], split: str | None) -> list[Path]:
