@@ -22,6 +22,7 @@ POSITIVE = (
     "gain_predicted",
     "rtfx_batch_1",
     "rtfx_batch_16",
+    "rtfx_batch_1_int8",
     "mean_seconds",
     "torch_threads",
 )

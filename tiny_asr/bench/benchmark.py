@@ -28,6 +28,7 @@ from tiny_asr.bench.stages import Ceilings, ceilings, now, peak_gib, row, stages
 from tiny_asr.data.batches import Batch, Loader, make_batches
 from tiny_asr.device import Choice, choose_device, send
 from tiny_asr.fast.activations import kept_bytes_per_second
+from tiny_asr.fast.int8 import quantise
 from tiny_asr.hub import sample_clip
 from tiny_asr.shapes import SAMPLE_RATE
 from tiny_asr.training.log import read_log
@@ -141,6 +142,14 @@ def measure(
         rows = stages(recogniser, limits, BATCHES[recogniser.device.type], STAGE_SECONDS, say)
         floors = parts.floors(limits)
         kept = kept_bytes_per_second(recogniser) * batch_seconds / 2**30
+        own_dtype = str(recogniser.dtype).removeprefix("torch.")
+        parameters = {
+            part: sum(weight.numel() for weight in module.parameters())
+            for part, module in recogniser.named_children()
+        }
+        if speeds and recogniser.device.type == "cpu":
+            quantise(recogniser)  # last, since its matrices are gone then
+            speeds["rtfx_batch_1_int8"] = parts.rtfx(1, rounds)
         per_batch = len(clips) / len(
             make_batches(clips, max_seconds=batch_seconds, seed=0, epoch=0)
         )
@@ -162,14 +171,11 @@ def measure(
         "compiled": compile,
         "rounds": rounds,
         "device": _device_name(recogniser.device),
-        "dtype": str(recogniser.dtype).removeprefix("torch."),
+        "dtype": own_dtype,
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs",
         "torch": torch.__version__,
         "torch_threads": torch.get_num_threads(),
-        "parameters": {
-            part: sum(weight.numel() for weight in module.parameters())
-            for part, module in recogniser.named_children()
-        },
+        "parameters": parameters,
         "train_uncached_per_second": 1 / each["uncached"],
         "train_cached_per_second": 1 / each["cached"],
         "decode_mel_encoder_per_second": 1 / each["front"],

@@ -419,6 +419,8 @@ def _speeds(r: dict) -> str:
             ("transcription", f"{r['rtfx_batch_1']:8.1f} RTFx at batch 1"),
             ("", f"{r['rtfx_batch_16']:8.1f} RTFx at batch 16"),
         ]
+    if "rtfx_batch_1_int8" in r:
+        lines.append(("", f"{r['rtfx_batch_1_int8']:8.1f} RTFx at batch 1, --dtype int8"))
     tera = f"{r['matmul_tflops']:.3g} TFLOP/s, copies {r['copy_tb_per_second']:.2g} TB/s"
     lines.append(("ceilings", f"matrix products {tera}"))
     each = f"clips of {r['stage_seconds']:g} s, which write {r['stage_tokens']} tokens each"
