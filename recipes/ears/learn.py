@@ -126,6 +126,7 @@ class Sound:
             return [path] if path.is_file() else []
 
         folders = {"natural": packs(a.natural), "robots": packs(a.robots)}
+        folders["real"] = [*one("real"), *one("overheard")]
         sources = {name: (folders.get(name, one(name)), SHARES[name]) for name in SHARES}
         noise = Bank({"noise": (one("noise"), 1.0)}, device, a.workers)
         self.bank = Bank(sources, device, a.workers)

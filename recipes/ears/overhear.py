@@ -14,22 +14,12 @@ import json
 from pathlib import Path
 
 import soundfile
-from whisper_normalizer.english import EnglishTextNormalizer
 
-from recipes.ears.pack import table
+from recipes.ears.pack import HEARD, agreed, table
 from recipes.text import SHARED
 
-HEARD = Path(__file__).with_name("overheard.json")
 MODELS = ("whisper-base-ct2", "whisper-tiny.en-ct2")
 SAVE_EVERY = 20
-
-
-def agreed(heard: dict[str, list[str]]) -> dict[str, str]:
-    """By clip, whisper-base's text where the other one wrote the same words."""
-    level = EnglishTextNormalizer()
-    return {
-        name: base for name, (base, other) in heard.items() if level(base) == level(other) != ""
-    }
 
 
 def listen(models: list, samples) -> list[str]:
@@ -49,7 +39,8 @@ def main() -> None:
     how = {"device": "cpu", "compute_type": "int8", "cpu_threads": a.threads}
     models = [WhisperModel(str(a.models / name), **how) for name in MODELS]
     heard = json.loads(a.out.read_text(encoding="utf-8")) if a.out.exists() else {}
-    rows = [r for path in sorted((SHARED / "speech").glob("untranscribed*")) for r in table(path)]
+    files = sorted((SHARED / "speech").glob("untranscribed*"), key=lambda file: len(file.name))
+    rows = [row for file in files for row in table(file)]
     for number, row in enumerate(rows, 1):
         if row["id"] not in heard:
             samples, rate = soundfile.read(io.BytesIO(row["audio"]["bytes"]), dtype="float32")

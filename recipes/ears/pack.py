@@ -5,8 +5,9 @@
 writes NAME.json with the texts and lengths, NAME.bin with the sounds:
 
 runs/prepare/packs/          from the shared material (TINY_ASR_SHARED, or ../shared beside the
-                             checkout): `real`, `accents`, `dev` and `noise`, encoded as they were,
-                             and `natural-test` from data/speech;
+                             checkout): `real`, `accents`, `dev` and `noise`, encoded as they were;
+                             `overheard`, of which two Whispers wrote the text; and
+                             `natural-test` from data/speech;
 runs/prepare/kokoro/packs/   what recipes.kokoro.speak made, a pack for each of its files;
 runs/prepare/robots/         what `recipes.speech bulk` made, likewise.
 
@@ -21,11 +22,13 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
+from whisper_normalizer.english import EnglishTextNormalizer
 
 from recipes.text import CHECKOUT, SHARED, WORK
 from tiny_asr.data.utterance import normalise_transcript
 
 OUT = WORK / "packs"
+HEARD = Path(__file__).with_name("overheard.json")  # what overhear.py wrote
 HELD_OUT_SPEAKERS, SEED = 20, 19
 
 
@@ -61,6 +64,14 @@ def pairs(rows: Iterable[dict]) -> Iterator[tuple[str, bytes]]:
         yield normalise_transcript(row["text"] or ""), row["audio"]["bytes"]
 
 
+def agreed(heard: dict[str, list[str]]) -> dict[str, str]:
+    """Of clips without a transcript, by id, what two Whispers wrote alike: the first one's text."""
+    level = EnglishTextNormalizer()
+    return {
+        name: base for name, (base, other) in heard.items() if level(base) == level(other) != ""
+    }
+
+
 def made(folder: Path, out: Path) -> None:
     """Each file of made speech, WAV in parquet, as a pack of bare samples."""
     out.mkdir(parents=True, exist_ok=True)
@@ -88,6 +99,10 @@ def main() -> None:
     out = held_out_speakers(accents)
     write(a.out / "accents", pairs(row for row in accents if row["speaker"] not in out))
     write(a.out / "accents-test", pairs(row for row in accents if row["speaker"] in out))
+    heard = agreed(json.loads(HEARD.read_text(encoding="utf-8"))) if HEARD.exists() else {}
+    unwritten = (row for path in speech.glob("untranscribed*") for row in table(path))
+    texts = (row | {"text": heard[row["id"]]} for row in unwritten if row["id"] in heard)
+    write(a.out / "overheard", pairs(texts))
     write(a.out / "dev", pairs(table(speech / "dev.parquet")))
     write(a.out / "noise", pairs(table(WORK / "no-speech" / "train.parquet")))
     bundled = table(CHECKOUT / "data" / "speech" / "test.parquet")

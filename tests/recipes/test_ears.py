@@ -231,3 +231,12 @@ def test_two_projectors_learn_at_once_and_nothing_else(packs, tmp_path, monkeypa
         assert kept and all(key.startswith("audio_projector.") for key in kept)
         pair = ASRModel.from_pretrained(tmp_path / name)
         assert pair.config.audio_downsample_rate == 4 and pair.config.projector_hidden_dim == 32
+
+
+def test_only_what_two_recognisers_wrote_alike_is_taken():
+    heard = {
+        "alike": ["Can I have 12 ounces?", "can i have twelve ounces"],
+        "not": ["I would like a mocha.", "I like a mocha."],
+        "nothing": ["...", "..."],
+    }
+    assert pack.agreed(heard) == {"alike": "Can I have 12 ounces?"}
