@@ -68,7 +68,9 @@ def agreed(heard: dict[str, list[str]]) -> dict[str, str]:
     """Of clips without a transcript, by id, what two Whispers wrote alike: the first one's text."""
     level = EnglishTextNormalizer()
     return {
-        name: base for name, (base, other) in heard.items() if level(base) == level(other) != ""
+        name: base
+        for name, (base, other) in heard.items()
+        if level(base).split() == level(other).split() != []
     }
 
 
