@@ -70,7 +70,7 @@ def agreed(heard: dict[str, list[str]]) -> dict[str, str]:
     return {
         name: base
         for name, (base, other) in heard.items()
-        if level(base).split() == level(other).split() != []
+        if normalise_transcript(base) and level(base) == level(other)
     }
 
 
