@@ -166,6 +166,7 @@ def load_data(
 
     Args:
         source: a parquet file, or a folder of them, with audio files or `{array, sampling_rate}`;
+            tar shards (see `shards`), one or a folder of them, read where they lie;
             a folder of audio with metadata.csv or metadata.jsonl (`file_name` and the text column,
             as `datasets` has it) or with X.txt beside X.flac; a manifest of NeMo; a folder of
             Kaldi, Common Voice or LibriSpeech as it lies; a hub id, `owner/name` or

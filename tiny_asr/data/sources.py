@@ -19,14 +19,15 @@ import pyarrow
 import pyarrow.parquet
 import soundfile
 
-from tiny_asr.data.utterance import Excerpt
+from tiny_asr.data.shards import shard_rows
+from tiny_asr.data.utterance import Excerpt, Member
 
 AUDIO_SUFFIXES = {".flac", ".wav", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".w64", ".au"}
 AUDIO_SUFFIXES |= {".m4a", ".mp4", ".webm"}
 TEXT_TABLES = {".csv", ".tsv", ".json", ".jsonl"}
-# What a folder is searched for, the first that is found: tables, LibriSpeech's transcripts, Common
-# Voice's tables, NeMo's manifests.
-TABLE_NAMES = ("*.parquet", "*.trans.txt", "*.tsv", "*manifest*.json*")
+# What a folder is searched for, the first that is found: tables, shards, LibriSpeech's transcripts,
+# Common Voice's tables, NeMo's manifests.
+TABLE_NAMES = ("*.parquet", "*.tar", "*.trans.txt", "*.tsv", "*manifest*.json*")
 WAV_CODING = {"float32": "FLOAT", "float64": "FLOAT", "int16": "PCM_16", "int32": "PCM_32"}
 FILE_COLUMNS = ("file_name", "audio_filepath", "path")  # of AudioFolder, NeMo, Common Voice
 METADATA_FILES = ("metadata.csv", "metadata.jsonl")
@@ -95,11 +96,11 @@ def read_rows(source: str | Path, split: str | None, columns: Columns) -> Iterat
         yield row | {columns.audio: _encoded(value, columns.audio, path)}
 
 
-def _encoded(value, column: str, source: Path) -> bytes | Path | Excerpt | None:
+def _encoded(value, column: str, source: Path) -> bytes | Path | Excerpt | Member | None:
     """The encoded audio in a table's cell; a relative path begins at the source."""
     if isinstance(value, dict) and {"bytes", "path"} & value.keys():
         value = value.get("path") if value.get("bytes") is None else value["bytes"]
-    if value is None or isinstance(value, bytes | Path | Excerpt):
+    if value is None or isinstance(value, bytes | Path | Excerpt | Member):
         return value
     if isinstance(value, str) and "://" in value:  # a file of a streamed hub data set
         with fsspec.open(value, "rb") as file:
@@ -148,6 +149,8 @@ def _table_rows(path: Path, columns: Columns) -> Iterator[dict]:
     """Rows of a table by itself, whatever its kind; LibriSpeech's lie beside their clips."""
     if path.suffix in TEXT_TABLES:
         yield from _text_table_rows(path, columns)
+    elif path.suffix == ".tar":
+        yield from shard_rows(path, columns.audio, columns.text, AUDIO_SUFFIXES)
     elif path.name.endswith(".trans.txt"):
         for name, text in _pairs(path).items():
             found = {columns.audio: path.with_name(f"{name}.flac"), columns.text: text}

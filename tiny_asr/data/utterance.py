@@ -60,6 +60,27 @@ class Excerpt:
 
 
 @dataclass(frozen=True)
+class Member:
+    """A file within a shard (see `shards`): where it begins, and its bytes."""
+
+    path: Path
+    offset: int
+    size: int
+
+    def read(self) -> bytes:
+        """The encoded file; raises AudioError."""
+        try:
+            with open(self.path, "rb") as shard:
+                shard.seek(self.offset)
+                content = shard.read(self.size)
+        except OSError as error:
+            raise AudioError(UNREADABLE, f"{self} cannot be read: {error}") from error
+        if len(content) < self.size:
+            raise AudioError(UNREADABLE, f"{self} ends after {len(content)} bytes")
+        return content
+
+
+@dataclass(frozen=True)
 class Utterance:
     """One clip, still encoded.
 
@@ -67,19 +88,19 @@ class Utterance:
     text: the target, as `target_of` gives it; empty where nobody speaks.
     seconds: its duration as the data set or the file's header states it.
     groups: `{field: value}` of the columns in GROUP_COLUMNS, for a WER by speaker, voice, ...
-    audio: the encoded file, where it lies, or a stretch of one.
+    audio: the encoded file, where it lies, a stretch of one, or its place in a shard.
     """
 
     id: str
     text: str
     seconds: float
     groups: dict[str, str]
-    audio: bytes | Path | Excerpt
+    audio: bytes | Path | Excerpt | Member
 
     def load(self, max_seconds: float | None = MAX_SECONDS) -> Tensor:
         """Decode: (S,) float32, mono, 16 kHz. Raises BadClip, a ValueError with a `reason`."""
         try:
-            audio = self.audio.read() if isinstance(self.audio, Excerpt) else self.audio
+            audio = self.audio.read() if isinstance(self.audio, Excerpt | Member) else self.audio
             waveform, doubts = read_audio(audio)
             for doubt in doubts:
                 if self.text or doubt.reason != SILENCE:  # where nobody speaks it is in order
@@ -102,9 +123,10 @@ class Utterance:
     def fingerprint(self) -> bytes:
         """A digest of the encoded audio (16 bytes), that of nothing if its file can't be read.
 
-        Of an excerpt, that of its place: reading a long file for each of its parts takes too long.
+        Of an excerpt or a shard's member, that of its place: reading a long file for each of its
+        parts takes too long.
         """
-        if isinstance(self.audio, Excerpt):
+        if isinstance(self.audio, Excerpt | Member):
             return hashlib.blake2b(repr(self.audio).encode(), digest_size=16).digest()
         try:
             encoded = self.audio.read_bytes() if isinstance(self.audio, Path) else self.audio
@@ -190,7 +212,7 @@ def check_pace(target: str, seconds: float, name: str) -> None:
         raise BadClip(TOO_MUCH if much else TOO_LITTLE, f"{what}; expected {expected}")
 
 
-def stated_seconds(audio: bytes | Path | Excerpt | None, stated, name: str) -> float:
+def stated_seconds(audio: bytes | Path | Excerpt | Member | None, stated, name: str) -> float:
     """Duration by the table if it has it, else by the file's header; MP3 is counted.
 
     Raises BadClip if there is no sound, ValueError if the table states no seconds.
@@ -204,7 +226,7 @@ def stated_seconds(audio: bytes | Path | Excerpt | None, stated, name: str) -> f
     seconds = audio.seconds if isinstance(audio, Excerpt) else stated
     if not seconds <= MAX_SECONDS and not isinstance(audio, Excerpt):  # or NaN
         try:
-            with opened(audio, None) as sound:
+            with opened(audio.read() if isinstance(audio, Member) else audio, None) as sound:
                 own = sound.seconds
                 own = sum(map(len, sound.blocks)) / sound.rate if own is None else own
         except AudioError as error:

@@ -31,7 +31,7 @@ from tiny_asr.config import ASRConfig
 from tiny_asr.data.augment import Augment, AugmentConfig
 from tiny_asr.data.batches import Batch, Loader, make_batches, rank_slice
 from tiny_asr.data.dataset import SpeechData
-from tiny_asr.data.utterance import Excerpt, Utterance
+from tiny_asr.data.utterance import Excerpt, Member, Utterance
 from tiny_asr.device import DTYPES, send
 from tiny_asr.shapes import ENCODER_FRAMES_PER_SECOND, HOP_LENGTH, MAX_SECONDS, SAMPLE_RATE
 from tiny_asr.training.checkpoint import temporary_folder
@@ -193,8 +193,9 @@ def _stamp(clip: Utterance) -> bytes:
     """What changes with a clip's audio, and needs no reading of files."""
     if isinstance(clip.audio, bytes):
         return clip.fingerprint()
-    excerpt = isinstance(clip.audio, Excerpt)
-    file, start = (clip.audio.path, clip.audio.start) if excerpt else (clip.audio, 0.0)
+    file, start = clip.audio, 0.0
+    if isinstance(file, Excerpt | Member):
+        file, start = file.path, file.start if isinstance(file, Excerpt) else file.offset
     try:
         about = file.stat()
     except OSError:  # it can't be decoded either
