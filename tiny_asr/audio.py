@@ -21,7 +21,7 @@ import torchaudio
 from transformers.audio_utils import mel_filter_bank
 
 from tiny_asr.device import send
-from tiny_asr.files.levels import Levels
+from tiny_asr.files.levels import LEVEL_WINDOW, Levels, short_time_level
 from tiny_asr.files.reading import EMPTY, TORN, AudioError, opened
 from tiny_asr.shapes import HOP_LENGTH, MAX_SAMPLES, MAX_SECONDS, SAMPLE_RATE, keep, stage
 
@@ -30,7 +30,6 @@ LOWEST_RATE, HIGHEST_RATE = 1_000, 1_000_000  # Hz; a header outside this is bro
 REACH = 8  # periods of the rates' common rhythm that torchaudio's filter reaches over, rounded up
 IN_MEMORY = 2**25  # bytes: a sound of more than nine minutes lies in a file
 QUIET_WINDOW = SAMPLE_RATE // 10  # 0.1 s: longer than a stop consonant, shorter than a pause
-LEVEL_WINDOW = SAMPLE_RATE // 20  # 50 ms: the level of noise is steady over it, a voice's is not
 STEADY_FRAMES = 50  # 0.5 s: in speech the level rises and falls in less
 STEADY_DB, BELOW_DB, FLOOR_DB = 8.0, 6.0, 50.0  # see `leave_out_quiet`
 SHORT_PART = 2 * SAMPLE_RATE  # alone, noises under 2 s are taken for words more often
@@ -88,7 +87,7 @@ def read_audio(
                 "expected the same: pass sampling_rate with a bare array only",
             )
         levels = Levels()
-        waveform = _joined(_resampled(map(levels.mono, sound.at_most(max_seconds)), int(rate)))
+        waveform = _joined(resampled(map(levels.mono, sound.at_most(max_seconds)), int(rate)))
     if levels.samples == 0 and sound.doubts:
         what = f"{name} cannot be decoded (its beginning is damaged)"
         raise AudioError(TORN, f"{what}; expected whole blocks of sound: fetch it again")
@@ -101,7 +100,7 @@ def read_audio(
     return waveform, sound.doubts + levels.doubts(name)
 
 
-def _resampled(blocks: Iterable[torch.Tensor], rate: int) -> Iterator[torch.Tensor]:
+def resampled(blocks: Iterable[torch.Tensor], rate: int) -> Iterator[torch.Tensor]:
     """Blocks (n,) at `rate` as blocks at 16 kHz, equal to the whole resampled at once."""
     if rate == SAMPLE_RATE:
         yield from blocks
@@ -140,10 +139,15 @@ def cut(waveform: torch.Tensor, max_seconds: float) -> list[torch.Tensor]:
     return [piece for piece, _, _ in timed_pieces(waveform, max_seconds)]
 
 
-def timed_pieces(waveform: torch.Tensor, max_seconds: float) -> list[TimedPiece]:
-    """What `cut` gives, each piece with its start and end in the clip, in seconds."""
+def timed_pieces(
+    waveform: torch.Tensor, max_seconds: float, loudest: float = -torch.inf
+) -> list[TimedPiece]:
+    """What `cut` gives, each piece with its start and end in the clip, in seconds.
+
+    `loudest`: see `leave_out_quiet`.
+    """
     pieces: list[TimedPiece] = []
-    for part in leave_out_quiet(waveform):
+    for part in leave_out_quiet(waveform, loudest):
         start = (part.storage_offset() - waveform.storage_offset()) / SAMPLE_RATE
         before, first, _ = pieces[-1] if pieces else (part[:0], start, start)
         shorter, longer = sorted((len(part), len(before)))
@@ -155,7 +159,7 @@ def timed_pieces(waveform: torch.Tensor, max_seconds: float) -> list[TimedPiece]
     return pieces
 
 
-def leave_out_quiet(waveform: torch.Tensor) -> list[torch.Tensor]:
+def leave_out_quiet(waveform: torch.Tensor, loudest: float = -torch.inf) -> list[torch.Tensor]:
     """Cut a clip (S,) at both ends of each long quiet: the parts between, as views, in order.
 
     Models trained on clips that begin with speech take seconds of quiet for "nobody speaks". Quiet
@@ -165,18 +169,17 @@ def leave_out_quiet(waveform: torch.Tensor) -> list[torch.Tensor]:
     lasts over 0.8 s, all of it but 0.2 s beside each sound is left out.
 
     Whether anybody speaks is not decided here: the loudest part always stays, and a clip that is
-    alike all the way, or whose quiets are short, is returned whole.
+    alike all the way, or whose quiets are short, is returned whole. Of a clip that is the end of a
+    recording, `loudest` is the level of what came before, in dB (see `short_time_level`).
     """
     _check_clip(waveform, "the clip")
     if len(waveform) <= LONG_QUIET:
         return [waveform]
-    windows = waveform.unfold(0, LEVEL_WINDOW, HOP_LENGTH)  # not squared: 3 h would take 0.7 GB
-    norms = torch.linalg.vector_norm(windows, dim=1, dtype=torch.float32)
-    level = 20 * norms.clamp(min=1e-6).log10()[None]  # (1, N) dB
-    loudest = _lowest(level, QUIET_WINDOW // HOP_LENGTH).max()  # one spike does not last 0.1 s
-    level = level.clamp(min=loudest - FLOOR_DB)
-    high, low = F.max_pool1d(level, STEADY_FRAMES, 1), _lowest(level, STEADY_FRAMES)
-    steady = (high - low < STEADY_DB) & (high < loudest - BELOW_DB)
+    level, own = short_time_level(waveform)
+    peak = own.clamp(min=loudest)
+    level = level.clamp(min=peak - FLOOR_DB)
+    high, low = F.max_pool1d(level, STEADY_FRAMES, 1), -F.max_pool1d(-level, STEADY_FRAMES, 1)
+    steady = (high - low < STEADY_DB) & (high < peak - BELOW_DB)
     quiet = F.max_pool1d(F.pad(steady.float(), [STEADY_FRAMES - 1] * 2), STEADY_FRAMES, 1)[0]
     change = F.pad(quiet, (1, 1)).diff()
     begins, ends = (change > 0).nonzero().flatten(), (change < 0).nonzero().flatten()
@@ -191,10 +194,6 @@ def leave_out_quiet(waveform: torch.Tensor) -> list[torch.Tensor]:
             parts.append(waveform[start : first + QUIET_KEPT])
         start = last if at_end else last - QUIET_KEPT
     return parts if start == len(waveform) else [*parts, waveform[start:]]
-
-
-def _lowest(level: torch.Tensor, frames: int) -> torch.Tensor:
-    return -F.max_pool1d(-level, frames, 1)
 
 
 def split_at_silences(waveform: torch.Tensor, max_seconds: float = 30.0) -> list[torch.Tensor]:

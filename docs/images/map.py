@@ -19,7 +19,7 @@ ORDER += ("kv_cache", "model", "processor")
 ROWS = (
     ("demo", "course", "cli"),
     ("evaluation", "training", "bench", "serve"),
-    ("figures", "data", "fast"),
+    ("figures", "data", "fast", "listen"),
     ("adapters", "files", "search", "projectors"),
 )
 TOPS = (10.4, 7.5, 4.5, 1.9)  # of the rows: whoever uses stands above what is used

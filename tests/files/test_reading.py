@@ -286,11 +286,11 @@ def test_files_from_complaints(name, shared):
 @pytest.mark.parametrize("rate", (8_000, 11_025, 22_050, 22_051, 44_100, 48_000, 96_000))
 def test_resampling_in_blocks_is_resampling_at_once(rate, monkeypatch):
     sound = torch.from_numpy(voice(2.0, rate).astype(np.float32))
-    whole = torch.cat(list(audio._resampled([sound], rate)))
+    whole = torch.cat(list(audio.resampled([sound], rate)))
     for size in (1, 160, 1_000, 7_777, len(sound) - 1):
         parts = sound[: 40 * size].split(size) if size == 1 else sound.split(size)
-        expected = torch.cat(list(audio._resampled([torch.cat(parts)], rate)))
-        blockwise = torch.cat(list(audio._resampled(parts, rate)))
+        expected = torch.cat(list(audio.resampled([torch.cat(parts)], rate)))
+        blockwise = torch.cat(list(audio.resampled(parts, rate)))
         assert blockwise.shape == expected.shape
         assert (blockwise - expected).abs().max() < 2e-6
     assert len(whole) == pytest.approx(2 * RATE, abs=5)

@@ -3,10 +3,10 @@
 A newcomer sees a result before writing any code, and a script gets JSON. There is no logic here
 that the Python API lacks: a command reads options, calls the package and prints. `train`,
 `evaluate` and `benchmark` are in `training.py`, `import` is in `importing.py`, `serve` in
-`serving.py`, and what all commands share is in `options.py`. Whatever a user can get wrong arrives
-here as a ValueError and leaves as one line on stderr and exit status 2; any other exception is a
-bug and keeps its traceback. The heavy libraries are imported inside the commands, so that help
-comes at once.
+`serving.py`, `listen` in `listening.py`, and what all commands share is in `options.py`. Whatever a
+user can get wrong arrives here as a ValueError and leaves as one line on stderr and exit status 2;
+any other exception is a bug and keeps its traceback. The heavy libraries are imported inside the
+commands, so that help comes at once.
 """
 
 import json
@@ -25,7 +25,7 @@ from typing import Annotated
 import typer
 
 from tiny_asr import __version__
-from tiny_asr.cli import serving
+from tiny_asr.cli import listening, serving
 from tiny_asr.cli import training as cli_training
 from tiny_asr.cli.importing import import_
 from tiny_asr.cli.options import (
@@ -47,6 +47,7 @@ from tiny_asr.cli.options import (
     memory_bytes,
     parameters,
     place,
+    printable,
     words_of,
 )
 
@@ -191,7 +192,7 @@ def transcribe(
             about = {"untrained": recogniser.untrained, **place(choice)}
         if stream:
             for piece in recogniser.stream(waveform, SAMPLE_RATE, **search):
-                print(_printable(piece), end="", flush=True)
+                print(printable(piece), end="", flush=True)
             print()
             return
         timed = None
@@ -204,10 +205,10 @@ def transcribe(
         if subtitles:
             print(transcript.as_plain(form), end="")
         elif not as_json:
-            line = " ".join(_printable(text).split())
+            line = " ".join(printable(text).split())
             tqdm.write(line if len(files) == 1 else f"{file}: {line}", file=sys.stdout)
             for word, begin, end in timed or ():
-                tqdm.write(f"{begin:9.2f} {end:9.2f}  {_printable(word).strip()}", file=sys.stdout)
+                tqdm.write(f"{begin:9.2f} {end:9.2f}  {printable(word).strip()}", file=sys.stdout)
     if as_json:
         print(json.dumps({"model": model, **about, "files": results}, indent=2))
     if any("error" in result for result in results):
@@ -329,11 +330,6 @@ def _source(file: str) -> str | bytes:
     return sys.stdin.buffer.read() if file == "-" else file
 
 
-def _printable(text: str) -> str:
-    """An untrained decoder writes control characters too, which would upset a terminal."""
-    return "".join(character if character.isprintable() else " " for character in text)
-
-
 def _quieten() -> None:
     """Leave on stderr what a user can act on: our warnings, and not the libraries' advice."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -348,6 +344,7 @@ for command in (
     cli_training.evaluate,
     cli_training.benchmark,
     serving.serve,
+    listening.listen,
 ):
     app.command()(command)
 app.command("import")(import_)

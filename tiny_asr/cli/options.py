@@ -177,6 +177,11 @@ def memory_bytes(config, choice) -> int:
     return weights + ready_bytes(numbers["cached"], width, BATCH_SIZE, columns)
 
 
+def printable(text: str) -> str:
+    """An untrained decoder writes control characters too, which would upset a terminal."""
+    return "".join(character if character.isprintable() else " " for character in text)
+
+
 def error_line(error: Exception | str) -> str:
     """What a user reads of an error, on one line; what is not UTF-8 is shown as an escape."""
     line = "tiny-asr: " + " ".join(str(error).split())

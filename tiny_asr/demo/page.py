@@ -1,20 +1,22 @@
-"""The page of `tiny-asr demo`: Gradio's components around `demo.follow`.
+"""The page of `tiny-asr demo`: Gradio's components around `demo.follow` and `demo.live`.
 
 It is served on this machine alone: no link that others can open, no analytics, no fonts from
 elsewhere, no history in the browser; what is recorded is deleted when the demo stops.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Lock
 
 import gradio
 import numpy as np
 
 from tiny_asr.audio import load_audio
 from tiny_asr.demo.follow import READY, bundled_clips, follow, shapes
+from tiny_asr.demo.live import Live
 from tiny_asr.shapes import SAMPLE_RATE
 
 HOST = "127.0.0.1"
@@ -45,36 +47,71 @@ def introduction(model) -> str:
 
 def build(model, beams: int = 1, hints: Sequence[str] = ()) -> gradio.Blocks:
     """The page for an `ASRModel`, not yet served; beams and hints: see `ASRModel.transcribe`."""
-    clips = bundled_clips()
+    clips, lock = bundled_clips(), Lock()
     with gradio.Blocks(title="tiny_asr", analytics_enabled=False) as page:
         gradio.Markdown(introduction(model))
-        with gradio.Row():
-            with gradio.Column():
-                clip = gradio.Audio(
-                    sources=["microphone", "upload"],
-                    type="filepath",
-                    label="Your voice, or a file",
-                    editable=False,
-                    buttons=[],
-                )
-                picker = gradio.Dropdown(
-                    list(clips), value=None, label="... or choose a bundled clip"
-                )
-                button = gradio.Button("Transcribe", variant="primary")
-            with gradio.Column():
-                text = gradio.Textbox(
-                    label="Transcript", lines=4, interactive=False, elem_id="transcript"
-                )
-                status = gradio.HTML(READY, elem_id="status")
-        gradio.Markdown("## The shape of every stage")
-        shown = [status, text, gradio.HTML(shapes(), elem_id="shapes")]
-        shown.append(gradio.HTML(elem_id="pictures"))
-        run = partial(follow, model, beams=beams, hints=hints)
-        starts = [clip.stop_recording, clip.upload, button.click]
-        gradio.on(starts, run, clip, shown, show_progress="hidden")
-        picked = picker.input(lambda name: playable(clips[name]), picker, clip)
-        picked.then(run, clip, shown, show_progress="hidden")
+        with gradio.Tab("A recording"):
+            with gradio.Row():
+                with gradio.Column():
+                    clip = gradio.Audio(
+                        sources=["microphone", "upload"],
+                        type="filepath",
+                        label="Your voice, or a file",
+                        editable=False,
+                        buttons=[],
+                    )
+                    picker = gradio.Dropdown(
+                        list(clips), value=None, label="... or choose a bundled clip"
+                    )
+                    button = gradio.Button("Transcribe", variant="primary")
+                with gradio.Column():
+                    text = gradio.Textbox(
+                        label="Transcript", lines=4, interactive=False, elem_id="transcript"
+                    )
+                    status = gradio.HTML(READY, elem_id="status")
+            gradio.Markdown("## The shape of every stage")
+            shown = [status, text, gradio.HTML(shapes(), elem_id="shapes")]
+            shown.append(gradio.HTML(elem_id="pictures"))
+            run = partial(_alone, lock, follow, model, beams=beams, hints=hints)
+            starts = [clip.stop_recording, clip.upload, button.click]
+            gradio.on(starts, run, clip, shown, show_progress="hidden")
+            picked = picker.input(lambda name: playable(clips[name]), picker, clip)
+            picked.then(run, clip, shown, show_progress="hidden")
+        with gradio.Tab("While you speak"):
+            _live(partial(Live, model, lock, beams, hints))
     return page
+
+
+def _alone(lock: Lock, work, *args, **options) -> Iterator:
+    """What a generator yields, while nobody else uses the model."""
+    with lock:
+        yield from work(*args, **options)
+
+
+def _live(begin: Callable[[], Live]) -> None:
+    """The tab to speak to: text under the microphone, the tentative part pale."""
+    microphone = gradio.Audio(
+        sources=["microphone"], streaming=True, type="numpy", label="Your voice", buttons=[]
+    )
+    said = gradio.HTML("Record, and speak: words come while you do.", elem_id="live")
+    live = gradio.State(None, delete_callback=lambda live: live and live.finish())
+
+    def hear(live: Live | None, block: tuple[int, np.ndarray] | None) -> str:
+        if live is None or block is None:
+            return ""
+        live.put(block[1], block[0])
+        return live.html()
+
+    def end(live: Live | None) -> str:
+        if live is None:
+            return ""
+        live.finish()
+        return live.html()
+
+    quiet = {"show_progress": "hidden"}
+    microphone.start_recording(lambda: (begin(), ""), None, [live, said], **quiet)
+    microphone.stream(hear, [live, microphone], said, stream_every=0.3, time_limit=None, **quiet)
+    microphone.stop_recording(end, live, said, **quiet)
 
 
 def serve(

@@ -1,17 +1,30 @@
-"""Levels that can't be right: channels that cancel, silence, another scale, a spike."""
+"""Levels of sound, and those that can't be right: channels that cancel, silence, a spike."""
 
 import math
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch.nn.functional import max_pool1d
 
 from tiny_asr.files.reading import AudioError
+from tiny_asr.shapes import HOP_LENGTH, SAMPLE_RATE
+
+LEVEL_WINDOW = SAMPLE_RATE // 20  # 50 ms: the level of noise is steady over it, a voice's is not
+LOUDEST_FRAMES = 10  # 0.1 s: a spike is shorter
 
 CANCELLED = 1e-3  # -30 dB: what remains of a voice that came in opposite phase
 SILENCE = "digital silence"
 QUIETEST_PEAK = 1e-3  # -60 dB: speech into a poor microphone is louder, a muted one is below it
 TOO_LOUD = 10.0  # no recording in floats is 20 dB over full scale
+
+
+def short_time_level(waveform: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Level of a clip (S,) in dB (1, N), N = 1 + (S - 800) // 160; and the loudest, over 0.1 s."""
+    windows = waveform.unfold(0, LEVEL_WINDOW, HOP_LENGTH)  # not squared: 3 h would take 0.7 GB
+    norms = torch.linalg.vector_norm(windows, dim=1, dtype=torch.float32)
+    level = 20 * norms.clamp(min=1e-6).log10()[None]
+    return level, (-max_pool1d(-level, LOUDEST_FRAMES, 1)).max()  # the lowest of each 0.1 s
 
 
 @dataclass

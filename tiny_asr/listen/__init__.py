@@ -1,0 +1,1 @@
+"""Words while one speaks: live sound, read again at every step."""
