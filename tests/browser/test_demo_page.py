@@ -145,6 +145,19 @@ def test_a_voice_becomes_text_word_by_word(page, shots):
     page.screenshot(path=shots / "demo_voice.png", full_page=True)
 
 
+def test_words_come_while_one_speaks(page, shots):
+    page.get_by_role("tab", name="While you speak").click()
+    page.get_by_role("button", name="Record", exact=True).click()
+    stop, tentative = page.get_by_role("button", name="Stop"), page.locator("#live .tentative")
+    expect(tentative).to_contain_text("she", timeout=WAIT_MS)  # before anything is stopped
+    page.screenshot(path=shots / "demo_live.png", full_page=True)
+    page.wait_for_timeout(SPEAKING_SECONDS * 1000)
+    stop.click()
+    expect(tentative).to_be_empty(timeout=WAIT_MS)
+    text = page.locator("#live").inner_text()
+    assert words_heard(text) >= 5, text
+
+
 @pytest.mark.parametrize(("page", "look"), [(LOOKS[n], n) for n in LOOKS], indirect=["page"])
 def test_a_file_in_every_look(page, look, shots):
     upload(page, sample_clip())

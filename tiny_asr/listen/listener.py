@@ -38,7 +38,7 @@ class Heard(NamedTuple):
 
 
 class Listener:
-    """Hears a recording block by block; memory holds half a minute of it, a temporary file all.
+    """Hears a recording block by block; a temporary file holds it, memory what is open.
 
     Args:
         model: an `ASRModel`, called in the thread that calls `hear` and `finish`.
