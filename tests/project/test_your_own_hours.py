@@ -48,7 +48,9 @@ def test_long_recordings_become_clips_with_their_own_words(tmp_path):
 
 
 def test_the_yaml_is_one_that_training_takes(tmp_path):
-    (recipe,) = blocks("yaml")
+    recipe, small = blocks("yaml")
+    (tmp_path / "small.yaml").write_text(small)
+    assert TrainingSettings.load(tmp_path / "small.yaml").warmup_utterances == 100
     (tmp_path / "mine.yaml").write_text(recipe)
     settings = TrainingSettings.load(tmp_path / "mine.yaml")
     assert [item["weight"] for item in settings.data] == [2, 1]

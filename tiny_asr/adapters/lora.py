@@ -63,7 +63,8 @@ def save_adapter(language_model: Any, folder: Path, decoder: str) -> None:
     """Write the adapter; its config names the decoder that it belongs to."""
     adapter = vars(language_model)["adapter"]
     adapter.peft_config["default"].base_model_name_or_path = decoder
-    adapter.save_pretrained(str(folder))
+    # Embeddings are never trained here; unless told, peft looks for their config on the hub.
+    adapter.save_pretrained(str(folder), save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)  # peft's form for a model card
 
 

@@ -89,14 +89,17 @@ def load_test(
     Args:
         clips: encoded sounds and their seconds.
     Returns:
-        requests and seconds of sound per second, latencies in seconds, statuses, batch sizes.
+        requests and seconds of sound per second, latencies in seconds, of those that were answered
+        with a text; statuses, batch sizes.
+    Raises ValueError if none was.
     """
+    url = url.rstrip("/").removesuffix("/v1") + "/v1"
     before = health(url)
 
-    def one(clip: tuple[bytes, float]) -> tuple[int, float]:
+    def one(clip: tuple[bytes, float]) -> tuple[int, float, bytes]:
         start = time.perf_counter()
-        status, _, _ = post(url, clip[0], token, model=before["model"])
-        return status, time.perf_counter() - start
+        status, _, body = post(url, clip[0], token, model=before["model"])
+        return status, time.perf_counter() - start, body
 
     start = time.perf_counter()
     with ThreadPoolExecutor(clients) as pool:
@@ -106,15 +109,19 @@ def load_test(
     batches = Counter(after["batches"])
     batches.subtract(before["batches"])
     sizes = {int(size): count for size, count in batches.items() if count}
-    latencies = np.array([latency for _, latency in answers])
+    good = [place for place, (status, _, _) in enumerate(answers) if status == 200]
+    if not good:
+        status, _, body = answers[0]
+        raise ValueError(f"no request was answered; the first with {status}: {body[:200]!r}")
+    latencies = np.array([answers[place][1] for place in good])
     return {
         "model": after["model"],
         "device": after["device"],
         "clients": clients,
         "requests": len(answers),
-        "statuses": dict(Counter(status for status, _ in answers)),
-        "per_second": len(answers) / wall,
-        "times_real_time": sum(seconds for _, seconds in clips) / wall,
+        "statuses": dict(Counter(status for status, _, _ in answers)),
+        "per_second": len(good) / wall,
+        "times_real_time": sum(clips[place][1] for place in good) / wall,
         "latency_median": float(np.median(latencies)),
         "latency_95": float(np.percentile(latencies, 95)),
         "latency_longest": float(latencies.max()),
@@ -124,7 +131,7 @@ def load_test(
 
 
 def main(
-    url: Annotated[str | None, typer.Option(help="of a server that runs, with /v1")] = None,
+    url: Annotated[str | None, typer.Option(help="of a server that runs")] = None,
     model: Annotated[str, typer.Option(help="what to serve, without --url")] = "tiny",
     batch_size: Annotated[int, typer.Option(help="of the server, without --url")] = 8,
     clients: Annotated[int, typer.Option(help="that send at the same time")] = 32,
@@ -154,6 +161,8 @@ def main(
             result = load_test(address, clips, clients, token)
     result["mean_seconds"] = sum(seconds for _, seconds in clips) / len(clips)
     print(json.dumps(result, indent=2) if as_json else _table(result))
+    if result["statuses"].keys() != {200}:
+        raise typer.Exit(1)
 
 
 def _table(r: dict) -> str:

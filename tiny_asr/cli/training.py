@@ -71,6 +71,12 @@ def train(
     learning_rate: Annotated[float | None, typer.Option(help="the highest")] = None,
     batch_seconds: BatchSeconds = None,
     accumulation: Annotated[int | None, typer.Option(help="batches in one step")] = None,
+    warmup_utterances: Annotated[
+        int | None, typer.Option(help="clips until the rate is at its highest (1000)")
+    ] = None,
+    eval_every: Annotated[
+        int | None, typer.Option(help="clips from one evaluation to the next (5000)")
+    ] = None,
     adapter_rank: Annotated[
         int | None, typer.Option(help="train an adapter on the language model too: 8 to 64")
     ] = None,
@@ -163,6 +169,11 @@ def _settings(given: dict, config: Path | None, resume: bool) -> "TrainingSettin
 
     if config is None and resume and (Path(given.get("out", "")) / "run.yaml").is_file():
         config = Path(given["out"]) / "run.yaml"
+    if config is None and resume and "data" not in given and "out" in given:
+        raise ValueError(
+            f"--resume came, but {given['out']} holds no run.yaml; expected the folder of a run: "
+            "check --out"
+        )
     if config is not None:
         bundled = data_dir() / "models" / f"{config}-asr" / "from_zero.yaml"
         config = bundled if str(config) in PAIRS and not config.exists() else config

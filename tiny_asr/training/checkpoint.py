@@ -37,6 +37,7 @@ class TrainingState:
     skipped: steps left out because a loss or gradient was not finite.
     best: the lowest WER so far; None without evaluation data.
     worse: evaluations since then.
+    beginning: the WER before a trained model was trained on.
     losses: mean loss of each logged interval, for the early warning.
     scaler: the gradient scaler's state, empty unless training in float16.
     """
@@ -49,6 +50,7 @@ class TrainingState:
     skipped: int = 0
     best: float | None = None
     worse: int = 0
+    beginning: float | None = None
     losses: list[float] = field(default_factory=list)
     scaler: dict[str, float] = field(default_factory=dict)
 

@@ -37,7 +37,13 @@ def start_trackers(accelerator: Accelerator, settings: TrainingSettings, resumed
     flat |= {f"augment.{name}": value for name, value in flat.pop("augment").items()}
     plain = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in flat.items()}
     accelerator.trackers = []  # of an earlier call in the same process
-    accelerator.init_trackers(PROJECT, config=None if resumed else plain)
+    try:
+        accelerator.init_trackers(PROJECT, config=None if resumed else plain)
+    except ImportError as error:
+        raise ValueError(
+            f"a tracker of {settings.trackers} lacks a package: {error}; install it, or leave the "
+            "tracker out"
+        ) from error
 
 
 def track(accelerator: Accelerator, row: dict) -> None:

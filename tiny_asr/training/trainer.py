@@ -117,7 +117,8 @@ class Trainer:
             compile_layers(self.model)
         if self.device.type == "cuda":
             self.say(make_it_fit(self.model, s.batch_seconds / ranks))
-        if s.fresh or "projector" in self.model.untrained:
+        self.goes_on = not s.fresh and "projector" not in self.model.untrained
+        if not self.goes_on:
             self.model.reset_projector(s.seed)
         self._load_data()
         self.wrapped = self.accelerator.prepare(self.trained)
@@ -185,6 +186,11 @@ class Trainer:
                 a row were not finite. The last checkpoint stays.
         """
         s, state = self.settings, self._begin(resume)
+        if self.goes_on and state.step == 0 and self.eval_data is not None:
+            if self.accelerator.is_main_process:
+                state.beginning = self._evaluate()
+                self.say(f"before training: WER {100 * state.beginning:.1f}%")
+            self.accelerator.wait_for_everyone()
         stream = self._stream()
         interval = Interval(state)
         with self._stop_on_signal(), _collecting_new_objects_only():
@@ -213,6 +219,8 @@ class Trainer:
                 if stop and not done:
                     self.say(f"stopped; a checkpoint of step {state.step} is saved: use --resume")
                     _exit(self.stop_signal or signal.SIGINT)
+        if state.beginning is not None and state.best == state.beginning:
+            self.say(f"nothing was better than at the beginning: that model is in {self.out}")
         for tracker in self.accelerator.trackers:
             tracker.finish()
         self.model.untrained = tuple(p for p in self.model.untrained if p != "projector")
@@ -382,19 +390,25 @@ class Trainer:
             save_checkpoint(self.out, self.trained, self.optimizer, self.state)
         self.accelerator.wait_for_everyone()
 
+    def _evaluate(self) -> float:
+        """The WER now, infinite where no transcript has a word; the best model is kept in `out`."""
+        state, limit = self.state, self.settings.eval_limit
+        how = {"limit": limit, "normaliser": FOR_TEXT[self.model.config.text]}
+        wer = evaluate(self.model, self.eval_data, **how).wer.value
+        wer = math.inf if wer is None else wer
+        state.worse += 1
+        if state.best is None or wer < state.best:
+            state.best, state.worse = wer, 0
+            save_model(self.out, self.model.save_pretrained)
+        return wer
+
     def _log(self, row: dict, evaluate_now: bool) -> None:
         """A line of progress and of `log.csv`; the best model so far is kept in `out`."""
         state = self.state
         if self.accelerator.is_main_process:
             if evaluate_now and self.eval_data is not None:
-                limit = self.settings.eval_limit
-                how = {"limit": limit, "normaliser": FOR_TEXT[self.model.config.text]}
-                row["wer"] = evaluate(self.model, self.eval_data, **how).wer.value
-                wer = math.inf if row["wer"] is None else row["wer"]  # no word in any transcript
-                if state.best is None or wer < state.best:
-                    state.best, state.worse = wer, -1
-                    save_model(self.out, self.model.save_pretrained)
-                state.worse += 1
+                wer = self._evaluate()
+                row["wer"] = wer if math.isfinite(wer) else None
             log = self.out / "log.csv"
             with explain_failure(log, "Checkpoints are untouched: make room, then use --resume"):
                 append_log(log, row)
@@ -409,7 +423,7 @@ class Trainer:
             self.say(self.data.summary().splitlines()[-1])
         if math.isfinite(row["loss"]):
             state.losses.append(row["loss"])
-            if hardly_falling(state.losses):
+            if not self.goes_on and hardly_falling(state.losses):
                 self.say(NOT_LEARNING.format(utterances=state.utterances))
         if self.on_log is not None:
             self.on_log(state, self.model)
