@@ -16,6 +16,7 @@ from transformers import DynamicCache
 
 from tiny_asr.device import send
 from tiny_asr.fast.graphs import RecordedStep
+from tiny_asr.fast.lean_step import LeanStep, fits
 from tiny_asr.shapes import attention_mask
 
 
@@ -61,6 +62,7 @@ class KVCache(NoCache):
         self.reading_prompt = False
         self.record = record
         self.recorded: RecordedStep | None = None
+        self.lean = LeanStep(language_model) if fits(language_model, self.kinds) else None
 
     @torch.no_grad()
     def read_prompt(self, embeddings: Tensor, lengths: Tensor) -> Tensor:
@@ -99,6 +101,10 @@ class KVCache(NoCache):
         return self.recorded(embedding)
 
     def _step(self, embedding: Tensor) -> Tensor:
+        if self.lean is not None:
+            logits = self.lean(embedding, self)
+            self.column += 1
+            return logits
         # A recorded step is always the same, another one looks only at what is filled.
         self.filled = self.columns if self.record else int(self.column.max()) + 1
         output = self.language_model(

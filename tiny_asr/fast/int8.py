@@ -29,12 +29,12 @@ class Int8Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) -> (..., out), in the dtype that came."""
-        rows = x.reshape(-1, x.shape[-1])
-        if len(rows) <= FEW:
-            y = torch._weight_int8pack_mm(rows.bfloat16(), self.weight, self.scale)
+        if x.ndim != 2:
+            return self(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], -1)
+        if len(x) <= FEW:
+            y = torch._weight_int8pack_mm(x.bfloat16(), self.weight, self.scale).to(x.dtype)
         else:
-            y = F.linear(rows, self.weight.to(rows.dtype)) * self.scale.to(rows.dtype)
-        y = y.to(x.dtype).reshape(*x.shape[:-1], -1)
+            y = F.linear(x, self.weight.to(x.dtype)) * self.scale.to(x.dtype)
         return y if self.bias is None else y + self.bias.to(x.dtype)
 
 
