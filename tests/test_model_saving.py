@@ -154,7 +154,7 @@ def test_what_the_auto_classes_pass_where_peft_is_installed_is_taken():
     """They name a revision of the adapter that may be there, also where there is none."""
     model = ASRModel.from_pretrained(checkpoint_dir(), adapter_kwargs={"revision": None})
     assert model.untrained == ()
-    with pytest.raises(ValueError, match="has no adapters: leave both out"):
+    with pytest.raises(ValueError, match="finds its adapter: leave both out"):
         adapter = {"_adapter_model_path": "there"}
         ASRModel.from_pretrained(checkpoint_dir(), adapter_kwargs=adapter)
 

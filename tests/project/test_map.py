@@ -7,15 +7,14 @@ from PIL import Image
 
 DOCS = REPOSITORY / "docs"
 MAP = (DOCS / "map.md").read_text(encoding="utf-8")
+IN_DATA = ("sources", "shards", "utterance", "batches", "augment", "effects", "named", "mixing")
 PLACES = (REPOSITORY / "tiny_asr", REPOSITORY)
 
 
 def test_every_file_and_folder_that_the_map_names_is_there():
     named = set(re.findall(r"`((?:[\w]+/)*\w+\.(?:py|toml|txt)|(?:\w+/)+)`", MAP))
     assert len(named) > 25
-    in_data = {
-        f"{name}.py" for name in ("sources", "shards", "utterance", "batches", "augment", "effects")
-    }
+    in_data = {f"{name}.py" for name in IN_DATA}
     made = {name for name in named if name.startswith("runs/")}
     for name in named - in_data - made:  # the map says `data/` before the first
         pattern = name.replace("0N", "0?")

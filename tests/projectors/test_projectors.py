@@ -258,11 +258,11 @@ def test_training_another_kind(tmp_path, capsys, monkeypatch):
     how = names | {"projector": "cross_attention", "cache": str(tmp_path / "cache")}
     settings = small_run(tmp_path / "run", **how)
     first = Trainer(settings, say=lambda line: None)
-    begins = [weight.clone() for weight in first.projector.parameters()]
+    begins = [weight.clone() for weight in first.model.audio_projector.parameters()]
     first.train()
     assert all(
         not torch.equal(old, new)
-        for old, new in zip(begins, first.projector.parameters(), strict=True)
+        for old, new in zip(begins, first.model.audio_projector.parameters(), strict=True)
     )
     again = Trainer(settings, say=lambda line: None)
     again.settings.max_utterances += 12

@@ -288,9 +288,9 @@ def test_a_model_of_ones_own_goes_on_from_there(tmp_path):
         changes |= {"model": str(place / "ours"), "cache": str(place / "c"), "eval_data": None}
         settings = small_run(place / "run", **changes)
         trainer = Trainer(settings, say=lambda line: None)
-        before = [weight.clone() for weight in trainer.projector.parameters()]
+        before = [weight.clone() for weight in trainer.model.audio_projector.parameters()]
         trainer.train()
-        for old, new in zip(before, trainer.projector.parameters(), strict=True):
+        for old, new in zip(before, trainer.model.audio_projector.parameters(), strict=True):
             assert not torch.equal(old, new)
         clip = trainer.caches[0][next(iter(trainer.caches[0].clips))]
         assert len(clip) == frames if frames else len(clip) < 300
