@@ -1,6 +1,7 @@
 """Trackers: what is in log.csv is there too, and a missing package is said before work begins."""
 
 import struct
+import time
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,7 @@ def test_a_run_logs_to_tensorboard_what_its_csv_holds_also_when_resumed(tmp_path
     run = small_run(tmp_path / "run", trackers=["tensorboard"], learning_rate=0.002)
     with pytest.raises(Stop):
         train(run, on_log=crash_at(6))
+    time.sleep(1.1)  # files of events are named by the second
     train(run, resume=True)
     scalars, settings = {}, []
     for event in events(tmp_path / "run"):
