@@ -146,10 +146,17 @@ def test_a_voice_becomes_text_word_by_word(page, shots):
 
 
 def test_words_come_while_one_speaks(page, shots):
-    page.get_by_role("tab", name="While you speak").click()
-    page.get_by_role("button", name="Record", exact=True).click()
     stop, tentative = page.get_by_role("button", name="Stop"), page.locator("#live .tentative")
-    expect(tentative).to_contain_text("she", timeout=WAIT_MS)  # before anything is stopped
+    for attempt in range(3):  # at times the page gets nothing from the browser's feigned microphone
+        page.get_by_role("tab", name="While you speak").click()
+        page.get_by_role("button", name="Record", exact=True).click()
+        try:
+            expect(tentative).to_contain_text("she", timeout=WAIT_MS)  # before anything is stopped
+            break
+        except AssertionError:
+            if attempt == 2:
+                raise
+            page.reload()
     page.screenshot(path=shots / "demo_live.png", full_page=True)
     page.wait_for_timeout(SPEAKING_SECONDS * 1000)
     stop.click()
