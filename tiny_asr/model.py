@@ -8,6 +8,7 @@ models and holds a config, a processor and a few megabytes of weights.
 
 import logging
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Unpack
 
@@ -41,7 +42,7 @@ from tiny_asr.hub import (
 from tiny_asr.processor import ASRProcessor, NoSuchPart
 from tiny_asr.projectors.registry import fresh_projector
 from tiny_asr.search.words import TimedText, timed_text
-from tiny_asr.search.writing import parts, tokens_as_written, whole_texts
+from tiny_asr.search.writing import in_batches, parts, tokens_as_written, whole_texts
 
 log = logging.getLogger("tiny_asr")
 
@@ -226,17 +227,12 @@ class ASRModel(PreTrainedModel):
         sources = audio if many else [audio]
         clips = [self._pieces(source, sampling_rate) for source in sources]
         pieces = [piece for _, own in clips for piece in own]
-        order = sorted(range(len(pieces)), key=lambda i: len(pieces[i]))  # little padding
-        rows: dict[int, Tensor] = {}
+        write = partial(self.generate, max_new_tokens=max_new_tokens, beams=beams, hints=hints)
         at_once = max(1, batch_size // max(1, beams))
-        for start in range(0, len(order), at_once):
-            chosen = order[start : start + at_once]
-            batch = [pieces[i] for i in chosen]
-            written = self.generate(batch, max_new_tokens, beams=beams, hints=hints)
-            rows |= dict(zip(chosen, written, strict=True))
-        ordered, texts = iter(sorted(rows.items())), list[str | TimedText]()
+        rows = iter(in_batches(write, pieces, at_once))
+        texts = list[str | TimedText]()
         for waveform, own in clips:
-            own_rows = [next(ordered)[1] for _ in own]
+            own_rows = [next(rows) for _ in own]
             text = " ".join(filter(None, self.processor.batch_decode(own_rows)))
             texts.append(timed_text(self, waveform, own, own_rows) if words else text)
         return texts if many else texts[0]

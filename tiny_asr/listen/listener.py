@@ -13,6 +13,7 @@ otherwise, see docs/serving.md.)
 
 import time
 from collections.abc import Iterable, Sequence
+from functools import partial
 from hashlib import blake2b
 from tempfile import TemporaryFile
 from typing import NamedTuple
@@ -24,6 +25,7 @@ from torch import Tensor
 from tiny_asr.audio import LONG_QUIET, cut, timed_pieces
 from tiny_asr.files.levels import short_time_level
 from tiny_asr.model import BATCH_SIZE, ASRModel
+from tiny_asr.search.writing import in_batches
 from tiny_asr.shapes import SAMPLE_RATE
 
 STEP = 0.3  # seconds of new sound that are worth a step: about a word
@@ -108,13 +110,10 @@ class Listener:
         new = {
             key: piece for key, piece in zip(keys, pieces, strict=True) if key not in self._texts
         }
-        order = sorted(new, key=lambda key: len(new[key]))  # little padding
         at_once = max(1, BATCH_SIZE // max(1, self._search["beams"]))
-        for first in range(0, len(order), at_once):
-            batch = order[first : first + at_once]
-            rows = self._model.generate([new[key] for key in batch], **self._search)
-            texts = self._model.processor.batch_decode(rows)
-            self._texts |= dict(zip(batch, texts, strict=True))
+        write = partial(self._model.generate, **self._search)
+        rows = in_batches(write, list(new.values()), at_once)
+        self._texts |= dict(zip(new, self._model.processor.batch_decode(rows), strict=True))
         return [self._texts[key] for key in keys]
 
 

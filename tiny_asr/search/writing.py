@@ -72,3 +72,19 @@ def parts(tokens: Iterable[Tensor], decode: Callable[[list[int]], str]) -> Itera
         if new := text[len(shown) :]:
             shown = text
             yield new
+
+
+def in_batches(
+    write: Callable[[list[Tensor]], list[Tensor]], pieces: Sequence[Tensor], size: int
+) -> list[Tensor]:
+    """The token ids of each piece (S,), pieces of like lengths written side by side.
+
+    Args:
+        write: from some pieces to the ids of each, such as `ASRModel.generate`.
+        size: pieces at once.
+    """
+    order, rows = sorted(range(len(pieces)), key=lambda i: len(pieces[i])), dict[int, Tensor]()
+    for start in range(0, len(order), size):
+        chosen = order[start : start + size]
+        rows |= dict(zip(chosen, write([pieces[i] for i in chosen]), strict=True))
+    return [rows[i] for i in range(len(pieces))]
