@@ -8,6 +8,7 @@ the same computation on the same addresses, and on a GPU it can be recorded once
 Each row has a column of its own, as the rows of a batch have prompts of unlike lengths.
 """
 
+import logging
 from typing import Any
 
 import torch
@@ -15,9 +16,12 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from tiny_asr.device import send
+from tiny_asr.fast.gpu_step import WAY, GPUStep, fits_gpu
 from tiny_asr.fast.graphs import RecordedStep
 from tiny_asr.fast.lean_step import LeanStep, fits
 from tiny_asr.shapes import attention_mask
+
+log = logging.getLogger("tiny_asr")
 
 
 class NoCache:
@@ -62,7 +66,11 @@ class KVCache(NoCache):
         self.reading_prompt = False
         self.record = record
         self.recorded: RecordedStep | None = None
-        self.lean = LeanStep(language_model) if fits(language_model, self.kinds) else None
+        self.lean: LeanStep | GPUStep | None = None
+        if fits(language_model, self.kinds):
+            self.lean = LeanStep(language_model)
+        elif record and fits_gpu(language_model, self.kinds):
+            self.lean = GPUStep(language_model)
 
     @torch.no_grad()
     def read_prompt(self, embeddings: Tensor, lengths: Tensor) -> Tensor:
@@ -97,7 +105,16 @@ class KVCache(NoCache):
         if not self.record:
             return self._step(embedding)
         if self.recorded is None:
-            self.recorded = RecordedStep(self._step, embedding, self.column)
+            column = self.column.clone()
+            try:
+                self.recorded = RecordedStep(self._step, embedding, self.column)
+            except Exception as error:
+                if not isinstance(self.lean, GPUStep):
+                    raise
+                log.warning("the lean step fails here, so the library's is taken: %s", error)
+                self.lean, WAY["step"] = None, "library"
+                self.column.copy_(column)
+                self.recorded = RecordedStep(self._step, embedding, self.column)
         return self.recorded(embedding)
 
     def _step(self, embedding: Tensor) -> Tensor:

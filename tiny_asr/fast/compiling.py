@@ -51,4 +51,5 @@ def _compiled(forward: Callable, number: int) -> Callable:
                 code = tuned
         return code(hidden_states, *args, **kwargs)
 
+    setattr(run, "tuned", TUNED)  # noqa: B010 (see `gpu_step`)
     return run

@@ -88,8 +88,9 @@ def fits(language_model: Any, kinds: dict[str, int | None]) -> bool:
         return False
     if table.device.type != "cpu" or table.dtype is not torch.float32:
         return False
-    return not any(map(_is_watched, language_model.modules()))
+    return not any(map(is_watched, language_model.modules()))
 
 
-def _is_watched(module: nn.Module) -> bool:
+def is_watched(module: nn.Module) -> bool:
+    """Whether somebody has put a hook on a module, or changed what it does."""
     return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))
