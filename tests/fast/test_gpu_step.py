@@ -11,7 +11,7 @@ from test_fast_paths import Played, fresh, on_a_gpu
 
 from tiny_asr import ASRModel, puzzle_clip, sample_clip
 from tiny_asr.fast.compiling import compile_layers
-from tiny_asr.fast.gpu_step import WAY, GPUStep, fits_gpu, joined, torch_attention
+from tiny_asr.fast.gpu_step import WAY, GPUStep, fits_gpu, joined
 from tiny_asr.kv_cache import KVCache
 
 

@@ -88,7 +88,7 @@ def _compiled(one_row: bool, tuned: tuple):
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """x / sqrt(mean x^2 + eps) times weight, in float32 but for the weight, as the models have it."""
+    """x / sqrt(mean x^2 + eps) times weight; all but the weight in float32, as the models do."""
     wide = x.float()
     return weight * (wide * (wide.square().mean(-1, keepdim=True) + eps).rsqrt()).to(x.dtype)
 
