@@ -8,7 +8,6 @@ the same computation on the same addresses, and on a GPU it can be recorded once
 Each row has a column of its own, as the rows of a batch have prompts of unlike lengths.
 """
 
-import logging
 from typing import Any
 
 import torch
@@ -16,12 +15,10 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from tiny_asr.device import send
-from tiny_asr.fast.gpu_step import WAY, GPUStep, fits_gpu
+from tiny_asr.fast.gpu_step import GPUStep, fits_gpu, or_the_librarys, recorded_prompt
 from tiny_asr.fast.graphs import RecordedStep
 from tiny_asr.fast.lean_step import LeanStep, fits
 from tiny_asr.shapes import attention_mask
-
-log = logging.getLogger("tiny_asr")
 
 
 class NoCache:
@@ -83,14 +80,17 @@ class KVCache(NoCache):
         width = embeddings.shape[1]
         alike = int(lengths.min()) == width
         self.reading_prompt = True
-        # The first prompt makes the buffers; compiled layers ask for buffers that are there.
-        with torch.compiler.set_stance("default" if self.buffers else "force_eager"):
-            logits = self.language_model(
-                inputs_embeds=embeddings[:, : width if alike else width - 1],
-                past_key_values=self,
-                use_cache=True,
-                logits_to_keep=1,
-            ).logits[:, -1]
+        now = embeddings[:, : width if alike else width - 1]
+        logits = recorded_prompt(self, now) if self.buffers else None
+        if logits is None:
+            # The first prompt makes the buffers; compiled layers ask for buffers that are there.
+            with torch.compiler.set_stance("default" if self.buffers else "force_eager"):
+                logits = self.language_model(
+                    inputs_embeds=now,
+                    past_key_values=self,
+                    use_cache=True,
+                    logits_to_keep=1,
+                ).logits[:, -1]
         self.reading_prompt = False
         self.column.copy_(send(lengths, self.column.device))
         if alike:
@@ -105,16 +105,7 @@ class KVCache(NoCache):
         if not self.record:
             return self._step(embedding)
         if self.recorded is None:
-            column = self.column.clone()
-            try:
-                self.recorded = RecordedStep(self._step, embedding, self.column)
-            except Exception as error:
-                if not isinstance(self.lean, GPUStep):
-                    raise
-                log.warning("the lean step fails here, so the library's is taken: %s", error)
-                self.lean, WAY["step"] = None, "library"
-                self.column.copy_(column)
-                self.recorded = RecordedStep(self._step, embedding, self.column)
+            self.recorded = or_the_librarys(self, RecordedStep, embedding)
         return self.recorded(embedding)
 
     def _step(self, embedding: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from tiny_asr.kv_cache import KVCache
 @pytest.fixture
 def as_on_a_gpu(monkeypatch):
     monkeypatch.setattr("tiny_asr.kv_cache.RecordedStep", Played)
+    monkeypatch.setattr("tiny_asr.fast.gpu_step.RecordedStep", Played)
     monkeypatch.setattr("tiny_asr.kv_cache.fits", lambda *_: False)
 
 
@@ -31,9 +32,11 @@ def logits(language_model, way: str, lengths: list[int], steps: int = 4) -> torc
         patch.setitem(WAY, "step", way)
         cache = KVCache(language_model, len(lengths), 64 + max(lengths) + steps, record=True)
     assert isinstance(cache.lean, GPUStep) == (way != "library")
-    found = [cache.read_prompt(prompt.to(device), torch.tensor(lengths))]
+    found = [cache.read_prompt(prompt.to(device), torch.tensor(lengths)) for _ in range(2)]
     found += [cache.read(embedding) for embedding in more.to(device)]
-    assert isinstance(cache.lean, GPUStep) == (way != "library")  # nothing has failed
+    if isinstance(cache.lean, GPUStep):  # nothing has failed, and the second prompt was recorded
+        assert len(cache.lean.prompts) == 1
+    assert isinstance(cache.lean, GPUStep) == (way != "library")
     return torch.stack(found)
 
 

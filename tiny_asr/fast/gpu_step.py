@@ -8,6 +8,7 @@ one function, compiled once for all layers when the model is (`compiling`).
 
 import logging
 import os
+from collections.abc import Callable
 from functools import cache as once
 from typing import Any
 
@@ -15,12 +16,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tiny_asr.fast.graphs import RecordedStep
 from tiny_asr.fast.lean_step import KNOWN, is_watched, rotate
 
 log = logging.getLogger("tiny_asr")
 
 # lean: as above; plain: with PyTorch's attention; library: the model's own step. To measure each.
-WAY = {"step": os.environ.get("TINY_ASR_STEP", "lean")}
+WAY = {"step": os.environ.get("TINY_ASR_STEP", "lean"), "prompt": "recorded"}
+FEW = 1024  # positions: to start the kernels of a prompt with more takes less time than they do
+PROMPTS = 32  # columns: prompts are padded to whole ones of these before they are recorded
 
 
 class GPUStep:
@@ -34,7 +38,7 @@ class GPUStep:
         body = language_model.model
         self.rotary, self.layers = body.rotary_emb, list(body.layers)
         self.tuned = tuning_of(self.layers[0])
-        self.attend = torch_attention
+        self.attend, self.prompts = torch_attention, dict[int, RecordedStep]()
         if WAY["step"] == "lean" and language_model.device.type == "cuda":
             from tiny_asr.fast.step_attention import attend
 
@@ -68,6 +72,58 @@ class GPUStep:
                 norm.variance_epsilon,
             )  # fmt: skip
         return new
+
+    def read_prompt(self, embeddings: Tensor, cache) -> Tensor:
+        """(B, W, llm_dim) -> logits (B, V) after the last position, by the model's own layers,
+        recorded; what a row is padded with, no position before it sees."""
+        width = embeddings.shape[1]
+        wide = min(-(-width // PROMPTS) * PROMPTS, cache.columns)
+        padded = F.pad(embeddings, (0, 0, 0, wide - width))
+
+        def read(x: Tensor) -> Tensor:
+            turns = self.rotary(x, torch.arange(wide, device=x.device)[None])
+            for layer in self.layers:
+                x = layer(
+                    x, attention_mask=None, position_embeddings=turns, past_key_values=cache
+                )
+            return x
+
+        if wide not in self.prompts:
+            self.prompts[wide] = RecordedStep(read, padded, cache.column)
+        norm, matrix = self.into[-1]
+        last = self.prompts[wide](padded)[:, width - 1]
+        return F.linear(rms_norm(last, norm.weight, norm.variance_epsilon), matrix)
+
+
+def recorded_prompt(cache, embeddings: Tensor) -> Tensor | None:
+    """The logits after a short prompt, by a step that is recorded; None where there is no such.
+
+    Args:
+        cache: a `KVCache` that has its buffers.
+    """
+    few = embeddings.shape[0] * embeddings.shape[1] <= FEW
+    if not (few and isinstance(cache.lean, GPUStep) and WAY["prompt"] == "recorded"):
+        return None
+    try:
+        return cache.lean.read_prompt(embeddings, cache)
+    except Exception as error:
+        log.warning("no prompt can be recorded here, so none will be: %s", error)
+        WAY["prompt"] = "library"
+        return None
+
+
+def or_the_librarys(cache, record: Callable, embedding: Tensor) -> RecordedStep:
+    """A `KVCache`'s step, recorded; where `GPUStep` fails, it says so, and takes the library's."""
+    column = cache.column.clone()
+    try:
+        return record(cache._step, embedding, cache.column)
+    except Exception as error:
+        if not isinstance(cache.lean, GPUStep):
+            raise
+        log.warning("the lean step fails here, so the library's is taken: %s", error)
+        cache.lean, WAY["step"] = None, "library"
+        cache.column.copy_(column)
+        return record(cache._step, embedding, cache.column)
 
 
 def _between(x, seen, o, norm, gate_up, down, next_norm, next_matrix, eps: float):
