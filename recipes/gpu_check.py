@@ -25,6 +25,7 @@ TESTS = (  # those that are skipped where there is no GPU
     "tests/fast/test_fast_paths.py::test_packed_clips_are_heard_as_exactly_as_padded_ones",
     "tests/fast/test_gpu_step.py::test_the_kernel_is_pytorchs_attention",
     "tests/fast/test_gpu_step.py::test_a_gpus_logits_are_the_librarys",
+    "tests/fast/test_gpu_step.py::test_one_clip_is_heard_the_same_when_it_is_recorded",
     "tests/test_audio.py::test_the_gpu_agrees_with_the_cpu",
     "tests/test_model.py::test_a_gpu_writes_what_the_cpu_writes",
 )

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from tiny_asr.device import send
+from tiny_asr.fast.one_clip import OneClip
 from tiny_asr.fast.packing import AVAILABLE, PACKED, Packing
 from tiny_asr.shapes import attention_mask, frame_mask, keep, stage
 
@@ -40,6 +41,7 @@ class AudioEncoder(nn.Module):
         super().__init__()
         self.window = window
         self.whisper = whisper.requires_grad_(False).eval()
+        self.one_clip = OneClip(whisper.layers)
         if AVAILABLE and whisper.config._attn_implementation == "sdpa":
             whisper.set_attn_implementation(PACKED)
 
@@ -66,6 +68,8 @@ class AudioEncoder(nn.Module):
         if mask is not None and self._packs(hidden):
             packing = Packing(frame_mask(lengths.cpu() // 2, hidden.shape[1]), hidden.device)
             hidden, mask = packing.pack(hidden), None
+        elif self._packs(hidden) and (heard := self.one_clip(hidden)) is not None:
+            return self.whisper.layer_norm(heard)
         for layer in self.whisper.layers:
             hidden = layer(hidden, mask, **(packing.attention if packing else {}))
         hidden = self.whisper.layer_norm(hidden)

@@ -7,9 +7,10 @@ import sys
 import pytest
 import torch
 from fixtures_models import talkative
-from test_fast_paths import Played, fresh, on_a_gpu
+from test_fast_paths import Played, clips, fresh, on_a_gpu
 
-from tiny_asr import ASRModel, puzzle_clip, sample_clip
+from tiny_asr import ASRModel, AudioEncoder, puzzle_clip, sample_clip
+from tiny_asr.audio import log_mel, pad_batch
 from tiny_asr.fast.compiling import compile_layers
 from tiny_asr.fast.gpu_step import WAY, GPUStep, fits_gpu, joined
 from tiny_asr.kv_cache import KVCache
@@ -131,6 +132,42 @@ def test_the_kernel_is_pytorchs_attention():
     code = ATTENTION.format(device=device)
     ended = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
+
+
+def features(seconds: float) -> torch.Tensor:
+    return log_mel(pad_batch(clips(seconds), 1600)[0], 80)
+
+
+def test_one_clip_is_heard_as_without_what_it_is_padded_with(monkeypatch):
+    def attend(q, k, v, starts, *_, scale):
+        own = [rows[: starts[1]].transpose(0, 1) for rows in (q, k, v)]
+        seen = torch.nn.functional.scaled_dot_product_attention(*own, scale=scale)
+        return torch.cat([seen.transpose(0, 1), torch.full_like(q[starts[1] :], torch.nan)])
+
+    encoder = ASRModel.from_pretrained("tiny").encoder
+    lengths = (0.7, 2.3, 6.0)
+    expected = [encoder(features(seconds)) for seconds in lengths]
+    monkeypatch.setattr("tiny_asr.fast.packing.varlen_attn", attend)
+    monkeypatch.setattr("tiny_asr.fast.one_clip.RecordedStep", Played)
+    monkeypatch.setattr(AudioEncoder, "_packs", lambda *_: True)
+    with torch.no_grad():
+        for seconds, plain in zip(lengths, expected, strict=True):
+            torch.testing.assert_close(encoder(features(seconds)), plain, rtol=1e-4, atol=1e-4)
+    assert len(encoder.one_clip.recorded) == 2 and not encoder.one_clip.fails
+    encoder.whisper.layers[0].register_forward_hook(lambda *_: None)
+    with torch.no_grad():
+        assert encoder.one_clip(torch.zeros(1, 10, encoder.whisper.config.d_model)) is None
+
+
+@on_a_gpu
+def test_one_clip_is_heard_the_same_when_it_is_recorded():
+    encoder = ASRModel.from_pretrained("tiny", device="cuda", dtype="bfloat16").encoder
+    for seconds in (0.7, 2.3, 6.0, 2.3):
+        mel = features(seconds).cuda()
+        plain = encoder(mel)  # with gradients allowed nothing is recorded
+        with torch.no_grad():
+            torch.testing.assert_close(encoder(mel), plain, rtol=0.05, atol=0.05)
+    assert len(encoder.one_clip.recorded) == 2 and not encoder.one_clip.fails
 
 
 @on_a_gpu

@@ -83,9 +83,7 @@ class GPUStep:
         def read(x: Tensor) -> Tensor:
             turns = self.rotary(x, torch.arange(wide, device=x.device)[None])
             for layer in self.layers:
-                x = layer(
-                    x, attention_mask=None, position_embeddings=turns, past_key_values=cache
-                )
+                x = layer(x, attention_mask=None, position_embeddings=turns, past_key_values=cache)
             return x
 
         if wide not in self.prompts:
