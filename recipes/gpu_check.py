@@ -1,6 +1,7 @@
-"""What can only be seen on a GPU, in one go: the tests that need one, the profile, the benchmark.
+"""What only a GPU can show, in one go: the tests that need one, and the benchmark or a profile.
 
-    python -m recipes.gpu_check COMMIT --out docs/speed/h200-COMMIT.json
+    python -m recipes.gpu_check COMMIT --out gpu.json
+    python -m recipes.gpu_check COMMIT --out profile.json --parts profile
 
 The result is one JSON file with the commit that it belongs to. It is written again after each part,
 and each part has what is left of `--seconds`, so what was measured is never lost.
@@ -35,7 +36,7 @@ FULL = ["full", "--random-weights", "--compile"]
 def commands(folder: Path) -> dict[str, tuple[list[str], Path | None]]:
     """The parts: what each runs, and the JSON file that it writes (else: on its output)."""
     profile = folder / "profile.json"
-    benchmark = ["benchmark", "--model", *FULL, "--utterances", "384", "--rounds", "1"]
+    benchmark = ["benchmark", "--model", *FULL, "--utterances", "256", "--rounds", "1"]
     benchmark += ["--batch-seconds", "450", "--workers", "8", "--json"]
     return {
         "tests": (["-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", *TESTS], None),
@@ -82,7 +83,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Tests, profile and benchmark on a GPU.")
     parser.add_argument("commit", help="what is checked, as there may be no git here")
     parser.add_argument("--out", type=Path, default=Path("gpu.json"))
-    parser.add_argument("--parts", nargs="+", default=["tests", "profile", "benchmark"])
+    parser.add_argument("--parts", nargs="+", default=["tests", "benchmark"])
     parser.add_argument("--seconds", type=float, default=240.0, help="for all parts together")
     a = parser.parse_args()
     end = time.monotonic() + a.seconds
