@@ -10,6 +10,7 @@ from fixtures_models import talkative
 from test_fast_paths import Played, clips, fresh, on_a_gpu
 
 from tiny_asr import ASRModel, AudioEncoder, puzzle_clip, sample_clip
+from tiny_asr.adapters.lora import add_adapter
 from tiny_asr.audio import log_mel, pad_batch
 from tiny_asr.fast.compiling import compile_layers
 from tiny_asr.fast.gpu_step import WAY, GPUStep, fits_gpu, joined
@@ -81,6 +82,12 @@ def test_compiled_layers_fit_and_others_that_were_changed_do_not():
     assert not fits_gpu(language_model, kinds)
 
 
+def test_a_model_with_an_adapter_takes_its_own_step():
+    language_model = fresh().decoder.language_model
+    add_adapter(language_model, 4)
+    assert not fits_gpu(language_model, {"full_attention": None})
+
+
 def test_a_step_that_fails_says_so_and_the_librarys_is_taken(as_on_a_gpu, monkeypatch, caplog):
     class Failing(Played):
         def __init__(self, step, first, state):
@@ -109,18 +116,21 @@ interpreter._patch_lang_tensor = patched
 from tiny_asr.fast.gpu_step import torch_attention
 from tiny_asr.fast.step_attention import attend
 torch.manual_seed(0)
-device = "{device}"
-for kv_heads, group, dim, rope in ((2, 3, 48, True), (1, 4, 128, False), (2, 1, 16, True)):
-    new = torch.randn(3, (group + 2) * kv_heads * dim)
-    cos, sin = torch.randn(2, 3, dim)
-    buffers = torch.randn(2, 3, kv_heads, 192, dim)
-    column = torch.tensor([0, 64, 150])
-    given = [x.to(device) for x in (new, cos, sin, *buffers.clone(), column)]
-    plain = [x.to(device) for x in (new, cos, sin, *buffers.clone(), column)]
-    seen = attend(*given, dim**-0.5, rope)
-    torch.testing.assert_close(seen, torch_attention(*plain, dim**-0.5, rope), rtol=1e-4, atol=1e-5)
-    for ours, theirs in zip(given[3:5], plain[3:5]):
-        torch.testing.assert_close(ours, theirs)
+device, dtypes = "{device}", {{torch.float32: 1e-5}}
+if device == "cuda":
+    dtypes[torch.bfloat16] = 0.05
+for dtype, limit in dtypes.items():
+    for kv_heads, group, dim, rope in ((2, 3, 48, True), (4, 4, 128, True), (2, 1, 16, False)):
+        new = torch.randn(3, (group + 2) * kv_heads * dim)
+        cos, sin = torch.randn(2, 3, dim)
+        buffers = torch.randn(2, 3, kv_heads, 192, dim)
+        column = torch.tensor([0, 64, 150]).to(device)
+        numbers = [x.to(device, dtype) for x in (new, cos, sin, *buffers)]
+        given, plain = ([*(x.clone() for x in numbers), column] for _ in range(2))
+        seen, expected = attend(*given, 0.1, rope), torch_attention(*plain, 0.1, rope)
+        torch.testing.assert_close(seen, expected, rtol=limit, atol=limit)
+        for ours, theirs in zip(given[3:5], plain[3:5]):
+            torch.testing.assert_close(ours, theirs, rtol=limit, atol=limit)
 """
 
 

@@ -40,9 +40,12 @@ class GPUStep:
         self.tuned = tuning_of(self.layers[0])
         self.attend, self.prompts = torch_attention, dict[int, RecordedStep]()
         if WAY["step"] == "lean" and language_model.device.type == "cuda":
-            from tiny_asr.fast.step_attention import attend
+            try:
+                from tiny_asr.fast.step_attention import attend
 
-            self.attend = attend
+                self.attend = attend
+            except ImportError as error:  # no triton
+                log.warning("writing is slower here than it could be: %s", error)
         self.into, self.gate_up = [], []  # a norm and the matrix behind it
         for layer in self.layers:
             a, mlp = layer.self_attn, layer.mlp

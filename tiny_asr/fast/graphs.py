@@ -33,7 +33,8 @@ class RecordedStep:
         torch.cuda.current_stream().wait_stream(stream)
         state.copy_(before)
         self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):  # nothing is computed while it records
+        # Nothing is computed while it records; other threads may take memory, as loaders do.
+        with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
             self.output = step(self.input)
 
     def __call__(self, value: Tensor) -> Tensor:
