@@ -48,7 +48,8 @@ def commands(folder: Path) -> dict[str, tuple[list[str], Path | None]]:
 def run(command: list[str], file: Path | None, seconds: float) -> dict:
     """One part in a process of its own: its exit status, seconds, what it said and measured."""
     started, said = time.monotonic(), ""
-    environment = os.environ | {"PYTHONPATH": str(CHECKOUT), "HF_HUB_OFFLINE": "1"}
+    paths = os.pathsep.join([str(CHECKOUT), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
+    environment = os.environ | {"PYTHONPATH": paths, "HF_HUB_OFFLINE": "1"}
     process = subprocess.Popen(
         [sys.executable, *command], cwd=CHECKOUT, env=environment, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
