@@ -21,8 +21,7 @@ from tiny_asr.decoder import token_loss
 from tiny_asr.model import ASRModel
 from tiny_asr.shapes import SAMPLE_RATE
 
-SPEEDS = (0.85, 0.92, 1.0, 1.0, 1.0, 1.08, 1.16)
-SHARES = {"natural": 0.66, "real": 0.14, "accents": 0.09, "robots": 0.08}
+SPEEDS = (0.8, 0.88, 0.94, 1.0, 1.0, 1.0, 1.07, 1.14, 1.22)
 
 
 class TokenCTC(nn.Module):
@@ -113,9 +112,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 class Sound:
-    """Everything that training hears, through one kind of microphone."""
+    """Everything that training hears, through one kind of microphone.
 
-    def __init__(self, a: argparse.Namespace, bins: int, multiple: int, device):
+    Args:
+        shares: of the scenes, by kind of speech.
+    """
+
+    def __init__(
+        self, a: argparse.Namespace, shares: dict[str, float], bins: int, multiple: int, device
+    ):
         torch.backends.cuda.enable_cudnn_sdp(False)  # it plans each new shape, too
 
         def packs(folder: Path) -> list[Path]:
@@ -126,8 +131,7 @@ class Sound:
             return [path] if path.is_file() else []
 
         folders = {"natural": packs(a.natural), "robots": packs(a.robots)}
-        folders["real"] = [*one("real"), *one("overheard")]
-        sources = {name: (folders.get(name, one(name)), SHARES[name]) for name in SHARES}
+        sources = {name: (folders.get(name, one(name)), share) for name, share in shares.items()}
         noise = Bank({"noise": (one("noise"), 1.0)}, device, a.workers)
         self.bank = Bank(sources, device, a.workers)
         self.microphone = Microphone(self.bank, noise, bins, multiple, a.seed)
@@ -176,9 +180,9 @@ class Run:
         self.rows: list[dict] = []
         torch.manual_seed(a.seed)
 
-    def listen(self, bins: int, multiple: int) -> None:
+    def listen(self, shares: dict[str, float], bins: int, multiple: int) -> None:
         """Load all sound, for mels of so many bins and lengths of a multiple of samples."""
-        self.sound = Sound(self.arguments, bins, multiple, self.device)
+        self.sound = Sound(self.arguments, shares, bins, multiple, self.device)
 
     def next_batch(self, clean: bool = False) -> tuple[Heard, list[str]]:
         """What is heard, and what is said in it; counted."""

@@ -1,4 +1,4 @@
-"""What untranscribed speech says, as two Whispers write it: a text counts where both agree.
+"""What untranscribed speech says, as two Whispers write it: it counts where they nearly agree.
 
     python -m recipes.ears.overhear --models FOLDER
 

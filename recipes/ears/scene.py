@@ -4,6 +4,7 @@ The filters are the package's (`tiny_asr.data.effects`); here they are drawn fro
 batch at once, because drawing them one by one takes longer than a training step.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,7 @@ from tiny_asr.shapes import HOP_LENGTH
 STORE = 400  # filters of each kind
 ROOM, BAND, NOISE, FLOOR = 0.4, 0.2, 0.6, 0.6  # shares of the scenes
 SNR_DB, FLOOR_DB, SPEECH_DB, NOISE_DB = (0, 35), (-85, -45), (-40, -12), (-65, -12)
+NOISE_SPEEDS = (70, 100, 140)  # percent
 MASKS, TIME_MASK, TIME_SHARE, BIN_MASK = 2, 40, 0.12, 18
 
 
@@ -53,8 +55,7 @@ class Microphone:
         self.rng = np.random.default_rng(seed)
         self.rooms = [effects.room_response(self.rng, 0.1, 0.6) for _ in range(STORE)]
         self.bands = [effects.band_filter(self.rng) for _ in range(STORE)]
-        # Each noise begins anywhere and runs on into the next.
-        self.noise_samples = noise.samples.float() / 32768
+        self.noise_samples = torch.cat([*more_noises(noise.samples.float() / 32768)])
         self.device = bank.samples.device
 
     def __call__(self, scenes: Scenes, speed: float = 1.0, clean: bool = False) -> Heard:
@@ -119,14 +120,20 @@ class Microphone:
         kernels = [store[place] for place in self.rng.integers(len(store), size=len(rows))]
         return effects.filtered(sound, sizes, rows, kernels, delay)
 
+    def _noises(self, count: int, width: int) -> Tensor:
+        """(count, width), equally loud. Each begins anywhere and runs on into the next."""
+        begin = torch.from_numpy(self.rng.integers(len(self.noise_samples), size=(count, 1)))
+        places = begin.to(self.device) + torch.arange(width, device=self.device)
+        noise = self.noise_samples[places % len(self.noise_samples)]
+        return noise / noise.square().mean(1, keepdim=True).sqrt().clamp(min=1e-4)
+
     def _heard(self, said: Tensor, lengths: Tensor, speaks: Tensor) -> Tensor:
         count, width = said.shape
         sizes = lengths.tolist()
         heard = self._filtered(said, sizes, ROOM, self.rooms, 0)
-        begin = torch.from_numpy(self.rng.integers(len(self.noise_samples), size=(count, 1)))
-        places = begin.to(self.device) + torch.arange(width, device=self.device)
-        noise = self.noise_samples[places % len(self.noise_samples)]
-        noise = noise / noise.square().mean(1, keepdim=True).sqrt().clamp(min=1e-4)
+        noise = self._noises(count, width)
+        second = self._uniform(count, -1.0, 1.0).clamp(min=0).to(self.device)
+        noise = noise + second * self._noises(count, width)
         active = said.abs() > 1e-3
         level = (said.square().sum(1, keepdim=True) / active.sum(1, keepdim=True).clamp(1)).sqrt()
         beside = level * 10 ** (-self._uniform(count, *SNR_DB).to(self.device) / 20)
@@ -160,6 +167,13 @@ class Microphone:
         sizes = torch.from_numpy(frames * bins).to(self.device)[:, None, None]
         mean = mel.sum(dim=(1, 2), keepdim=True) / sizes
         return torch.where(cover, mean, mel)
+
+
+def more_noises(noise: Tensor) -> Iterator[Tensor]:
+    """Few noises (S,) as many: slower and faster, and all of them backwards."""
+    for percent in NOISE_SPEEDS:
+        other = torchaudio.functional.resample(noise, percent, 100)
+        yield from (other, other.flip(0))
 
 
 def _inside(spans: Tensor, size: int) -> Tensor:

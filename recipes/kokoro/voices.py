@@ -1,7 +1,8 @@
 """The voices: which are heard in training, which never, and how one is drawn.
 
 A voice of Kokoro is a table of styles, one for each length of a text: (510, 256), the first half
-for the sound, the second for the prosody. A mean of two tables is a new voice.
+for the sound, the second for the prosody. A mean of two tables is a new voice; so is a step from
+one away from another, and one's sound with another's prosody.
 """
 
 from dataclasses import dataclass
@@ -20,26 +21,31 @@ bf_alice bf_emma bf_isabella bf_lily bm_daniel bm_fable bm_george bm_lewis
 HELD_OUT = ("bf_emma", "bm_george", "af_nova", "am_echo", "bf_isabella", "bm_lewis")
 HEARD = [name for name in VOICES if name not in HELD_OUT]
 BRITISH_WEIGHT = 2.2  # so much oftener than others: few are left
-PLAIN_SHARE = 0.45  # of the utterances are in one voice, the others in a mean of two
-SAME_ACCENT_SHARE = 0.7  # of the means
-HALF_SHARE = 0.6  # of the means are half and half; in the others `second` has 30 to 50 %
+PLAIN_SHARE = 0.3  # of the utterances are in one voice, the others made of two
+SAME_ACCENT_SHARE = 0.7  # of the pairs
+# How far from the first voice to the second, in percent; below 0, away from it.
+MIXES = (((50, 50), 0.35), ((30, 50), 0.3), ((-30, -10), 0.35))
+BORROWED_SHARE = 0.25  # of the utterances have the prosody of a third voice of the same accent
 SPEEDS = (0.8, 1.02, 1.3)  # triangular: least, most frequent, most
 
 
 @dataclass(frozen=True)
 class Voice:
-    """The mean of two voices: `percent` of the second; 0 for a voice as it is.
+    """A voice made of two: `percent` of the way from the first to the second; 0 for the first
+    itself, below 0 for a step away from the second.
 
-    The first has the greater part and decides the accent.
+    The first decides the accent. `prosody` names the voice that lends its own, if any does.
     """
 
     first: str
     second: str
     percent: int
+    prosody: str = ""
 
     @property
     def name(self) -> str:
-        return f"{self.first}+{self.second}*{self.percent}" if self.percent else self.first
+        mixed = f"{self.first}{'+-'[self.percent < 0]}{self.second}*{abs(self.percent)}"
+        return (mixed if self.percent else self.first) + (self.prosody and f"~{self.prosody}")
 
     @property
     def language(self) -> str:
@@ -49,7 +55,11 @@ class Voice:
     def styles(self, tables: dict[str, np.ndarray]) -> np.ndarray:
         """Its table, (510, 256) float32."""
         share = np.float32(self.percent / 100)
-        return tables[self.first] * (1 - share) + tables[self.second] * share
+        mixed = tables[self.first] * (1 - share) + tables[self.second] * share
+        if self.prosody:
+            half = mixed.shape[1] // 2
+            mixed = np.concatenate([mixed[:, :half], tables[self.prosody][:, half:]], axis=1)
+        return mixed
 
 
 def plain(name: str) -> Voice:
@@ -61,13 +71,15 @@ def heard_voice(rng: Generator) -> Voice:
     """A voice for an utterance to train on."""
     weights = np.array([BRITISH_WEIGHT if name[0] == "b" else 1.0 for name in HEARD])
     first = HEARD[int(rng.choice(len(HEARD), p=weights / weights.sum()))]
+    kin = [name for name in HEARD if name != first and name[0] == first[0]]
+    prosody = kin[int(rng.integers(len(kin)))] if rng.random() < BORROWED_SHARE else ""
     if rng.random() < PLAIN_SHARE:
-        return plain(first)
+        return Voice(first, first, 0, prosody)
     same = rng.random() < SAME_ACCENT_SHARE
-    others = [name for name in HEARD if name != first and (name[0] == first[0] or not same)]
+    others = kin if same else [name for name in HEARD if name != first]
     second = others[int(rng.integers(len(others)))]
-    percent = 50 if rng.random() < HALF_SHARE else int(rng.integers(30, 51))
-    return Voice(first, second, percent)
+    low, high = MIXES[rng.choice(len(MIXES), p=[share for _, share in MIXES])][0]
+    return Voice(first, second, int(rng.integers(low, high + 1)), prosody)
 
 
 def speed(rng: Generator) -> float:
