@@ -8,6 +8,8 @@ that file.
 
 import json
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -37,6 +39,7 @@ from tiny_asr.cli.options import (
     error_line,
     load_model,
     place,
+    printable,
     words_of,
 )
 
@@ -48,6 +51,7 @@ Compile = Annotated[
     bool | None, typer.Option("--compile", help="compile the layers: for long runs on a GPU")
 ]
 WORST = 3  # groups of each field in the table; the report and the JSON have all
+NAMED = 5  # clips that are left out, where no file names all
 
 
 def train(
@@ -234,7 +238,7 @@ def evaluate(
     from tqdm import tqdm
 
     from tiny_asr.config import ASRConfig
-    from tiny_asr.data.dataset import load_data, noise_utterances
+    from tiny_asr.data.dataset import load_data, noise_utterances, write_left_out
     from tiny_asr.evaluation.normalisers import FOR_TEXT, check_normaliser
     from tiny_asr.evaluation.score import Result, check_baseline
     from tiny_asr.evaluation.score import evaluate as measure
@@ -252,7 +256,8 @@ def evaluate(
     aside = partial(print, file=sys.stderr if as_json else sys.stdout)
     noise = [] if noise_data is None else noise_utterances(noise_data).load_all(aside)
     recogniser, choice = load_model(model, encoder, decoder, device, dtype)
-    with tqdm(total=len(clips), unit="clip", disable=None) as bar:  # None: a terminal only
+    with tqdm(total=len(clips), unit="clip", disable=not sys.stderr.isatty()) as bar:
+        lines = now_and_then(partial(print, file=sys.stderr, flush=True))
         result = measure(
             recogniser,
             clips,
@@ -261,18 +266,26 @@ def evaluate(
             noise=noise,
             snr_db=snr_db,
             normaliser=normaliser,
-            progress=lambda done, total: bar.update(done - bar.n),
+            progress=lines if bar.disable else lambda done, total: bar.update(done - bar.n),
             beams=beams,
             hints=words_of(hints),
         )
     result = replace(result, dtype=place(choice)["dtype"])  # int8, of which a model knows nothing
+    unused = [f"left out: {clip.detail}" for clip in clips.left_out]
     try:
         if out is not None:
             out.write_text(result.to_json() + "\n", encoding="utf-8")
+            names = out.with_suffix(".left_out.csv")
+            names.unlink(missing_ok=True)
+            write_left_out(names, [clips])
+            unused = [f"left out: {len(unused)} clips, named in {names}"] if unused else []
     except OSError as error:
         raise ValueError(f"cannot write {out} ({error.strerror}): choose another --out") from error
     finally:  # whatever happened to the file
         print(result.to_json() if as_json else _table(result, recogniser.untrained))
+    more = len(unused) - NAMED
+    for line in unused[:NAMED] + [f"left out: {more} more; --out FILE names all"] * (more > 0):
+        aside(printable(line))
     if reference is not None:
         aside(_difference(result, reference))
     if report is not None:
@@ -283,6 +296,24 @@ def evaluate(
         about = {"title": title, "baseline": reference, "untrained": recogniser.untrained}
         write_report(result, report, audio=lambda i: loaders[i](max_seconds=None), **about)
         aside(f"wrote {report}")
+
+
+def now_and_then(
+    say: Callable[[str], None], now: Callable[[], float] = time.monotonic
+) -> Callable[[int, int], None]:
+    """A `progress(done, total)` for where no bar can be drawn: a line for each tenth, but none
+    within 5 s of the last; and one after 30 s in any case. `now` is in seconds."""
+    start = last = now()
+    tenth = 0
+
+    def progress(done: int, total: int) -> None:
+        nonlocal last, tenth
+        quiet = now() - last
+        if quiet >= 30 or (quiet >= 5 and 10 * done // total > tenth):
+            last, tenth = now(), 10 * done // total
+            say(f"{done} of {total} clips, {done / total:.0%}, {last - start:.0f} s")
+
+    return progress
 
 
 def _interval(rate: "Rate | Comparison", form: str = ".1f") -> str:

@@ -158,7 +158,7 @@ class Loader:
             try:
                 waveforms.append(future.result())
             except BadClip as bad:
-                self.data.drop(index, bad.reason)
+                self.data.drop(index, bad)
             else:
                 clips.append(self.data[index])
         padded, lengths = torch.zeros(0, 0), torch.zeros(0, dtype=torch.int64)
