@@ -270,8 +270,12 @@ def _weights(source: str) -> str:
 
 def _describe(config, choice) -> dict:
     """One model for `info`: its parts, the sizes of its axes, its prompt, its memory."""
+    from tiny_asr.adapters.lora import FOLDER, about_adapter
     from tiny_asr.hub import resolve_source
 
+    adapter = about_adapter(folder) if (folder := config.saved(FOLDER)) else None
+    if adapter is not None:  # as `load_model` does
+        adapter["merged"] = choice.dtype.itemsize == 4
     sources = {"encoder": config.encoder, "decoder": config.decoder}
     weights = {part: _weights(resolve_source(name)) for part, name in sources.items()}
     weights["projector"] = "trained" if config.projector_weights else "untrained"
@@ -293,6 +297,7 @@ def _describe(config, choice) -> dict:
             "V": config.vocab_size,
         },
         "memory_bytes": memory_bytes(config, choice),
+        "adapter": adapter,
         "encoder_padding": config.encoder_padding,
         "prompt": config.prompt,
         "end_token": config.end_token,
@@ -319,6 +324,12 @@ def _print_info(report: dict) -> None:
     print()
     for axis, size in described["sizes"].items():
         print(f"{axis:<22} {size:<7} {AXES[axis]}")
+    if adapter := described["adapter"]:
+        merged = "merged into the decoder" if adapter["merged"] else "beside it, in 16 bits"
+        print(
+            f"{'adapter':<22} rank {adapter['rank']}, alpha {adapter['alpha']}, on "
+            f"{adapter['matrices']} matrices, {adapter['bytes'] / 1000:.0f} kB; {merged}"
+        )
     gigabytes = described["memory_bytes"] / 1e9
     print(f"{'memory':<22} {gigabytes:.2f} GB for the parameters, and on a GPU for caches")
     print(f"{'encoder_padding':<22} {described['encoder_padding']}")
