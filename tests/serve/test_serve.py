@@ -16,9 +16,9 @@ import pytest
 import soundfile
 import torch
 
+from recipes.load import health, load_test, post, started
 from tiny_asr import ASRModel, load_audio, sample_clip
 from tiny_asr.audio import timed_pieces
-from tiny_asr.bench.load import health, load_test, post, started
 from tiny_asr.data.dataset import load_data
 from tiny_asr.hub import data_dir
 

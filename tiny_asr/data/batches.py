@@ -1,8 +1,4 @@
-"""From clips to batches: which clips together, decoded ahead of their use.
-
-The batches depend on the data, the seed and the epoch alone: they are made for all processes
-together and split among them afterwards, so that another number of GPUs changes nothing.
-"""
+"""From clips to batches: which clips together, decoded ahead of their use."""
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -164,10 +160,5 @@ class Loader:
         padded, lengths = torch.zeros(0, 0), torch.zeros(0, dtype=torch.int64)
         if waveforms:
             padded, lengths = pad_batch(waveforms, self.multiple, self.pin)
-        return Batch(
-            [clip.id for clip in clips],
-            padded,
-            lengths,
-            [clip.text for clip in clips],
-            [clip.seconds for clip in clips],
-        )
+        texts, seconds = [clip.text for clip in clips], [clip.seconds for clip in clips]
+        return Batch([clip.id for clip in clips], padded, lengths, texts, seconds)

@@ -1,10 +1,8 @@
 """From a data set on disk or on the hub to batches of sound and text.
 
-Most training runs go wrong here rather than in the model: a clip without its text, a torn file, a
-batch that does not fit into memory, an order of clips that another number of GPUs changes. So every
-clip that is left out is counted with its reason, audio stays encoded until a batch needs it, and
-the batches depend on the data, the seed and the epoch alone: they are made for all processes
-together and split among them afterwards.
+Most training runs go wrong here rather than in the model: a clip without its text, a torn file. So
+every clip that is left out is named with its reason, and audio stays encoded until a batch needs
+it.
 """
 
 import csv

@@ -105,13 +105,8 @@ class Service:
             self._know(request)
         except Refusal as refusal:
             return refusal.response()
-        model = {
-            "id": self.name,
-            "object": "model",
-            "created": self.created,
-            "owned_by": "tiny_asr",
-        }
-        return JSONResponse({"object": "list", "data": [model]})
+        model = {"id": self.name, "object": "model", "created": self.created}
+        return JSONResponse({"object": "list", "data": [model | {"owned_by": "tiny_asr"}]})
 
     def _know(self, request: Request) -> None:
         """Refuse a request from nobody known."""

@@ -371,14 +371,8 @@ class Trainer:
             if self.caches:
                 batches = self._cache(epoch).batches(self.data, rest, rank, ranks)
             else:
-                batches = Loader(
-                    self.data,
-                    rest,
-                    rank=rank,
-                    num_processes=ranks,
-                    workers=s.workers,
-                    pin=self.device.type == "cuda",
-                )
+                how = {"workers": s.workers, "pin": self.device.type == "cuda"}
+                batches = Loader(self.data, rest, rank=rank, num_processes=ranks, **how)
             for batch in batches:
                 state.batch += 1
                 yield epoch, batch
