@@ -44,7 +44,7 @@ def load_audio(source, sampling_rate: int | None = None) -> torch.Tensor:
     `source` is one of
 
     - a path, an open binary file, or the file's bytes: WAV, AIFF, FLAC, Ogg Vorbis, Opus, MP3, and
-      M4A, MP4 or WebM where FFmpeg or torchcodec is installed;
+      M4A, MP4 or WebM where FFmpeg is installed;
     - `{"bytes": ..., "path": ...}`, a row of `datasets` with `Audio(decode=False)`;
     - `{"array": ..., "sampling_rate": ...}`;
     - a numpy array or a tensor, (S,) or (channels, S), with `sampling_rate` in Hz. Floats are taken

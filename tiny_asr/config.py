@@ -190,12 +190,7 @@ class ASRConfig(PretrainedConfig):
 
     @classmethod
     def from_pretrained(
-        cls,
-        name: str | Path,
-        *,
-        encoder: str | None = None,
-        decoder: str | None = None,
-        **kwargs,
+        cls, name: str | Path, *, encoder: str | None = None, decoder: str | None = None, **kwargs
     ) -> "ASRConfig":
         """Read a checkpoint's config, with another encoder or decoder in it if asked.
 

@@ -1,8 +1,10 @@
 """A second stage: adapters on the frozen decoder, trained, kept, loaded, merged; and its faults."""
 
+import json
 import sys
 from copy import deepcopy
 from pathlib import Path
+from shutil import copytree
 
 import pytest
 import torch
@@ -19,6 +21,7 @@ from tiny_asr.adapters.lora import (
     load_adapter,
     merge_adapter,
 )
+from tiny_asr.cli.main import info
 from tiny_asr.training.log import read_log
 
 RANK = 4
@@ -275,6 +278,30 @@ def test_without_peft_it_says_what_to_install(monkeypatch, tmp_path, finished):
     for raises in (lambda: loaded(finished), lambda: train(second_stage(tmp_path / "run"))):
         with pytest.raises(ValueError, match=r"no peft here.*tiny-asr\[adapters\]"):
             raises()
+
+
+def test_info_shows_it(finished, capsys):
+    how = {"model": str(finished), "device": "cpu"}
+    about = {}
+    for dtype in ("float32", "bfloat16"):
+        info(**how, dtype=dtype, as_json=True)
+        about[dtype] = json.loads(capsys.readouterr().out)["models"][str(finished)]["adapter"]
+    matrices = len(adapter_parameters(language_model(loaded(finished)))) // 2
+    size = (finished / FOLDER / "adapter_model.safetensors").stat().st_size
+    known = {"rank": RANK, "alpha": 2 * RANK, "matrices": matrices, "bytes": size}
+    assert about == {"float32": known | {"merged": True}, "bfloat16": known | {"merged": False}}
+    info(**how, dtype="float32")
+    line = f"rank {RANK}, alpha {2 * RANK}, on {matrices} matrices, {size / 1000:.0f} kB; merged"
+    assert f"adapter                {line} into the decoder" in capsys.readouterr().out
+    info(model=str(checkpoint_dir()))
+    assert "adapter" not in capsys.readouterr().out
+
+
+def test_info_of_a_damaged_one_is_an_error(finished, tmp_path):
+    copytree(finished, tmp_path / "run")
+    (tmp_path / "run" / FOLDER / "adapter_config.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"cannot read the adapter .*: copy it again"):
+        info(model=str(tmp_path / "run"))
 
 
 def test_in_16_bits_it_stays_beside_the_matrices(finished):

@@ -9,6 +9,7 @@ from fixtures_models import encoder_dir
 from small_runs import clips
 
 from tiny_asr import ASRConfig, ASRModel
+from tiny_asr.adapters.lora import adapter_parameters, add_adapter
 from tiny_asr.bench import plan as plans
 from tiny_asr.bench.plan import GPU, SHARES, memory_of, plan, read_gpus
 from tiny_asr.fast.activations import SPARE, kept_bytes_per_second
@@ -66,6 +67,49 @@ def test_a_gpu_takes_what_training_would_find_to_fit():
     assert row["hours"] is None and row["dollars"] is None
     quick, slow = (plan(settings(batch_seconds=n), [small])["gpus"][0] for n in (90, 200))
     assert 1.2 < slow["hours"] / quick["hours"] < 1.6  # the decoder's layers are computed again
+
+
+def test_a_cpu_is_as_fast_as_tiny_was_there_and_computes_in_32_bits(tmp_path):
+    cpu = read_gpus()[-1]
+    assert cpu.is_cpu and not H200.is_cpu
+    plans.CLIP_SECONDS, before = 4.5, plans.CLIP_SECONDS
+    try:
+        (row,) = plan(settings(model="tiny"), [cpu])["gpus"]
+        (cached,) = plan(settings(model="tiny", cache="c", limit=10), [cpu])["gpus"]
+    finally:
+        plans.CLIP_SECONDS = before
+    assert 40_000 / row["hours"] / 3600 == pytest.approx(14.1, rel=0.03)  # docs/speed.md
+    assert 40_000 / cached["hours"] / 3600 == pytest.approx(25.4, rel=0.2)
+    (full,) = plan(settings(), [cpu])["gpus"]
+    assert (full["fits"], full["hours"], full["largest_batch_seconds_twice"]) == ("no", None, 0)
+    assert full["needs_gb"] > 2 * 7.7
+
+
+@pytest.mark.parametrize("rank", [None, 8])
+def test_shapes_alone_predict_what_a_cpu_and_an_adapter_keep(rank):
+    model = ASRModel.from_pretrained("tiny")
+    if rank is not None:
+        add_adapter(model.decoder.language_model, rank)
+    memory = memory_of(model.config, adapter_rank=rank, cpu=True)
+    assert memory.once == pytest.approx(kept_bytes_per_second(model), rel=0.15)
+    trained = [*model.audio_projector.parameters()]
+    adapter = adapter_parameters(model.decoder.language_model)
+    assert memory.adapter == sum(matrix.numel() for matrix in adapter)
+    frozen = sum(w.numel() for w in model.parameters()) - sum(w.numel() for w in trained + adapter)
+    assert memory.weights == 16 * sum(w.numel() for w in trained + adapter) + 4 * frozen
+
+
+def test_a_plan_counts_the_adapter_that_is_asked_for_or_in_the_checkpoint(tmp_path):
+    without, made = (plan(settings(model="tiny", adapter_rank=r), [H200]) for r in (None, 8))
+    assert without["adapter_parameters"] == 0 < made["adapter_parameters"]
+    needs = [each["gpus"][0]["needs_gb"] for each in (without, made)]
+    assert needs[1] - needs[0] > 16 * made["adapter_parameters"] / 1e9
+    assert made["petaflop"] > without["petaflop"]
+    model = ASRModel.from_pretrained("tiny")
+    add_adapter(model.decoder.language_model, 8)
+    model.save_pretrained(tmp_path)
+    again = plan(settings(model=str(tmp_path)), [H200])
+    assert again["adapter_parameters"] == made["adapter_parameters"] and again["adapter_rank"] == 8
 
 
 def test_small_models_do_not_train_faster_than_medium_did():

@@ -334,7 +334,7 @@ def test_transcribe_with_beams_and_hints(tiny_asr, clips):
     status, streamed, _ = tiny_asr(
         "transcribe", clips[1], *trained(), "--beams", "3", "--hints", "the cat,on", "--stream"
     )
-    assert (status, streamed.rstrip("\n")) == (0, cli.printable(searched))
+    assert (status, streamed.rstrip("\n")) == (0, cli.options.printable(searched))
     status, _, err = tiny_asr("transcribe", clips[1], *trained(), "--beams", "0")
     assert (status, err.count("\n")) == (2, 1)
     assert "beams 0 came; expected 1 (greedy) to 64" in err

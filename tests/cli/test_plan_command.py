@@ -19,6 +19,13 @@ def test_the_table_fits_a_terminal_and_nothing_is_loaded(tiny_asr, monkeypatch, 
     for gpu in read_gpus():
         assert f"\n{gpu.name} " in out
     assert "Estimated, not measured" in out and "Prices are assumed" in out
+    assert "adapter" not in out
+
+
+def test_the_adapter_is_planned_for(tiny_asr):  # noqa: F811
+    _, out, _ = tiny_asr("train", "--plan", "--model", "tiny", "--adapter-rank", "8")
+    assert re.search(r"^adapter +rank 8, 344,064 parameters of 16 bytes, ", out, re.MULTILINE)
+    assert [line for line in out.splitlines() if len(line) > 80] == []
 
 
 def test_your_own_prices_and_json(tiny_asr, tmp_path):  # noqa: F811

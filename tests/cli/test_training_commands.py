@@ -14,6 +14,7 @@ from small_runs import assert_same, clips, small_run, some_rows, train, write_ro
 from test_commands import SHARED_OPTIONS, tiny_asr  # noqa: F401 (a fixture)
 
 from tiny_asr.bench import benchmark
+from tiny_asr.cli.training import now_and_then
 from tiny_asr.evaluation.score import Result
 from tiny_asr.training.settings import TrainingSettings
 
@@ -177,6 +178,40 @@ def test_evaluate_says_what_is_untrained_or_left_out(tiny_asr, tmp_path):  # noq
     assert re.search(r"^untrained +projector: its text means nothing$", out, re.MULTILINE)
     _, out, _ = tiny_asr(*EVALUATE, "--shuffled-audio")
     assert "control: every clip had another one's sound" in out
+
+
+def test_evaluate_names_the_clips_that_are_left_out(tiny_asr, tmp_path):  # noqa: F811
+    rows = [row | {"text": "" if k < 7 else row["text"]} for k, row in enumerate(some_rows())]
+    data = write_rows(tmp_path / "d.parquet", rows)
+    where = (*EVALUATE[:3], "--device", "cpu", "--data", data)
+    status, out, err = tiny_asr(*where)
+    assert (status, err) == (0, "") and re.search(r"^left out +7: no text$", out, re.MULTILINE)
+    named = [line for line in out.splitlines() if line.startswith("left out: ")]
+    assert named[0] == "left out: clip 'clip-0-0' has no text" and len(named) == 6
+    assert named[-1] == "left out: 2 more; --out FILE names all"
+    status, out, err = tiny_asr(*where, "--out", tmp_path / "r.json", "--json")
+    names = tmp_path / "r.left_out.csv"
+    assert json.loads(out)["dropped"] == {"no text": 7}
+    assert err == f"left out: 7 clips, named in {names}\n"
+    assert len(names.read_text().splitlines()) == 8 and "clip-0-6,no text," in names.read_text()
+    tiny_asr(*EVALUATE, "--limit", "2", "--out", tmp_path / "r.json")
+    assert not names.exists()
+
+
+def test_evaluate_says_now_and_then_how_far_it_is_where_no_bar_can_be_drawn():
+    time, said = [0.0], []
+    progress = now_and_then(said.append, now=lambda: time[0])
+    for second in range(1, 101):  # of 200 clips in 100 s
+        time[0] = second
+        progress(2 * second, 200)
+    assert said[0] == "20 of 200 clips, 10%, 10 s" and len(said) == 10
+    for second in (120, 131, 162):  # a slow one
+        time[0] = second
+        progress(201, 2000)
+    assert said[10:] == ["201 of 2000 clips, 10%, 131 s", "201 of 2000 clips, 10%, 162 s"]
+    quick = now_and_then(said.append)
+    quick(10, 10)
+    assert len(said) == 12
 
 
 def test_evaluate_where_nobody_speaks(tiny_asr, tmp_path):  # noqa: F811

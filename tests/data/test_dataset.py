@@ -1,9 +1,9 @@
 """Data: every source gives its clips, bad ones are counted, batches depend on nothing else."""
 
+import csv
 import io
 import json
 import re
-from collections import Counter
 
 import numpy as np
 import pyarrow as pa
@@ -15,10 +15,12 @@ import torch
 from tiny_asr.data.batches import Loader, make_batches, rank_slice
 from tiny_asr.data.dataset import (
     BadClip,
+    LeftOut,
     SpeechData,
     Utterance,
     load_data,
     noise_utterances,
+    write_left_out,
 )
 from tiny_asr.data.utterance import normalise_transcript
 
@@ -283,7 +285,7 @@ class TestBadClips:
         clips = [utterance(f"c{n}", 1.0 + n / 10, clip(1.0 + n / 10)) for n in range(8)]
         clips[3] = utterance("torn", 1.3, clip(1.3)[:200])
         clips[5] = utterance("nan", 1.5, BAD_CLIPS["NaN or Inf"])
-        data = SpeechData(clips, Counter({"no text": 2}))
+        data = SpeechData(clips, [LeftOut("a", "no text"), LeftOut("b", "no text")])
         for _ in range(2):  # two epochs
             batches = [[0, 1, 2], [3], [4, 5, 6, 7]]
             loaded = list(Loader(data, batches))
@@ -291,6 +293,24 @@ class TestBadClips:
             assert loaded[1].waveforms.shape == (0, 0) and len(loaded[1]) == 0
         assert data.dropped["no text"] == 2 and data.dropped["NaN or Inf"] == 1
         assert data.dropped.total() == 4
+        named = [(clip.id, clip.reason) for clip in data.left_out]
+        assert named[:2] == [("a", "no text"), ("b", "no text")] and len(named) == 4
+        assert named[2][0] == "torn" and named[3] == ("nan", "NaN or Inf")
+        assert data.left_out[2].detail.startswith("clip 'torn': ")
+
+    def test_they_are_named_in_a_file_that_a_resumed_run_adds_to(self, tmp_path):
+        rows = [row("a", text=""), row("b"), row("one, \u00e4", text="$5")]
+        with pytest.warns(UserWarning, match="1 left out for letters or symbols"):
+            data = load_data(table(tmp_path / "x.parquet", rows))
+        write_left_out(tmp_path / "l.csv", [data])
+        write_left_out(tmp_path / "l.csv", [data, SpeechData(data, [LeftOut("new", "why")])])
+        with open(tmp_path / "l.csv", newline="", encoding="utf-8") as file:
+            named = list(csv.DictReader(file))
+        assert [line["id"] for line in named] == ["a", "one, \u00e4", "new"]
+        assert named[0]["reason"] == "no text" and named[0]["detail"] == "clip 'a' has no text"
+        assert named[0]["data"] == str(tmp_path / "x.parquet") and named[2]["data"] == "data"
+        write_left_out(tmp_path / "none.csv", [SpeechData(data)])
+        assert not (tmp_path / "none.csv").exists()
 
     def test_all_of_them(self, tmp_path):
         path = table(tmp_path / "x.parquet", [row("a", text=""), row("b", audio=b"?")])

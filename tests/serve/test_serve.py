@@ -16,9 +16,9 @@ import pytest
 import soundfile
 import torch
 
+from recipes.load import health, load_test, post, started
 from tiny_asr import ASRModel, load_audio, sample_clip
 from tiny_asr.audio import timed_pieces
-from tiny_asr.bench.load import health, load_test, post, started
 from tiny_asr.data.dataset import load_data
 from tiny_asr.hub import data_dir
 
@@ -189,6 +189,23 @@ def test_health(url):
     assert answer["open"] == 0 and answer["limit"] == 64
 
 
+def models(url: str, token: str | None = None, **headers: str):
+    headers |= {} if token is None else {"Authorization": f"Bearer {token}"}
+    connection = http.client.HTTPConnection(url.split("//")[1].removesuffix("/v1"))
+    connection.request("GET", "/v1/models", headers=headers)
+    answer = connection.getresponse()
+    return answer.status, json.load(answer)
+
+
+def test_the_model_is_listed_as_openai_lists_them(url):
+    status, answer = models(url, "any")
+    assert status == 200 and answer.keys() == {"object", "data"} and answer["object"] == "list"
+    (model,) = answer["data"]
+    assert 0 <= time.time() - model.pop("created") < 3600
+    assert model == {"id": "tiny", "object": "model", "owned_by": "tiny_asr"}
+    refused(models(url, Origin="http://example.org"), 403, "a page in a browser")
+
+
 def test_the_load_test_counts_what_it_sends(url):
     sounds = [(sound, 2.0) for sound in clips(12)]
     result = load_test(url, sounds, clients=6)
@@ -268,6 +285,8 @@ def test_the_token_is_asked_for(strict):
         assert refused(ask(url, token=token), 401, "no valid token")["code"] == "invalid_api_key"
     assert ask(url, token=TOKEN)[0] == 200
     assert health(url)["status"] == "ok"
+    assert refused(models(url), 401, "no valid token")["code"] == "invalid_api_key"
+    assert models(url, TOKEN)[0] == 200
 
 
 def test_one_request_too_many_is_503_with_retry_after(strict):

@@ -242,6 +242,10 @@ def test_clips_that_cannot_be_decoded_are_left_out_and_counted(tmp_path):
     assert said.endswith("; 1 that can't be decoded are left out")
     (batch,) = cache.batches(data, [[0, 1, 2]], rank=0, num_processes=1)
     assert batch.ids == ["clip-0-0", "clip-0-1"]
+    again = load_data(tmp_path / "clips.parquet")
+    build(tmp_path / "caches", again)  # nothing is decoded, yet the clip can be named
+    for each, reason in ((data, "unreadable audio"), (again, "not in the cache")):
+        assert [(clip.id, clip.reason) for clip in each.left_out] == [("clip-0-2", reason)]
 
 
 def test_a_cache_and_augmentation_of_its_input_exclude_each_other():

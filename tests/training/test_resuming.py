@@ -355,6 +355,7 @@ def test_two_processes_train_as_one_does_and_take_over_from_each_other(tmp_path)
     assert status == 0, said
     assert said.count("processes: 2") == len(two)
     assert "dropped 1" in said
+    assert "clip-0-6,torn file," in (tmp_path / "two/plain/left_out.csv").read_text()
     assert "resumed at step" in said
     for name in changes:
         ours, theirs = (read_log(tmp_path / place / name / "log.csv") for place in ("one", "two"))

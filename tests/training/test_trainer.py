@@ -545,3 +545,8 @@ def test_an_unreadable_clip_in_the_middle_is_counted_and_the_rest_is_trained_on(
     assert trainer.data.dropped.total() == 2  # once each, in four epochs
     assert "dropped 2: " in said
     assert "NaN or Inf 1" in said
+    names = tmp_path / "run" / "left_out.csv"
+    assert f"; named in {names}" in said
+    rows = [line.split(",")[:2] for line in names.read_text().splitlines()]
+    assert rows[0] == ["id", "reason"] and ["clip-0-7", "NaN or Inf"] in rows
+    assert sorted(row[0] for row in rows[1:]) == ["clip-0-6", "clip-0-7"]

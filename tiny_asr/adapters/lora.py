@@ -6,13 +6,14 @@ are those of the package `peft`, and are saved in its own format, beside the pro
 `adapter/adapter_model.safetensors` and `adapter/adapter_config.json`.
 """
 
+import json
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from tiny_asr.hub import seeded
@@ -57,6 +58,20 @@ def load_adapter(language_model: Any, folder: Path) -> None:
             f"cannot load the adapter {folder}: {str(error).splitlines()[0]}; expected one that "
             "was trained for this decoder"
         ) from error
+
+
+def about_adapter(folder: Path) -> dict:
+    """What is known of a saved adapter without loading it: rank, alpha, matrices that it changes,
+    bytes of its weights. Raises ValueError where it can't be read."""
+    try:
+        how = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+        with safe_open(folder / WEIGHTS, "np") as file:
+            matrices = sum(".lora_A." in name for name in file.keys())  # noqa: SIM118 (no dict)
+        size = (folder / WEIGHTS).stat().st_size
+        return {"rank": how["r"], "alpha": how["lora_alpha"], "matrices": matrices, "bytes": size}
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        what = f"cannot read the adapter {folder} ({error}); expected {WEIGHTS} and its config"
+        raise ValueError(f"{what}: copy it again") from error
 
 
 def save_adapter(language_model: Any, folder: Path, decoder: str) -> None:

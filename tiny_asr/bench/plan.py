@@ -2,11 +2,14 @@
 
 Everything comes from the configs: the work is counted (`flops`), and what a step keeps in memory is
 asked of PyTorch with models that have shapes and no weights (`fast.activations`). Hours are that
-work at the share of a GPU's peak that was measured on one H200 with the full pair; memory, peak and
-price of each GPU stand in `gpus.csv`. An estimate, then, and it says so.
+work at the share of a GPU's peak that was measured on one H200 with the full pair, or at the speed
+that a CPU reached with `tiny`; memory, peak and price of each stand in `gpus.csv`. An estimate,
+then, and it says so.
 """
 
 import csv
+import math
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +19,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from transformers import WhisperModel
 
+from tiny_asr.adapters.lora import FOLDER, about_adapter, adapter_parameters, add_adapter
 from tiny_asr.bench.flops import Work, empty_parts, training_bytes
 from tiny_asr.bench.random_pair import FILLER, PROMPT_TOKENS
 from tiny_asr.config import ASRConfig
@@ -49,18 +53,26 @@ NOTES = """\
 Estimated, not measured: memory from the shapes; hours from the work, at {share:.0%} of
 the peak that NVIDIA names (full reached that on one H200), and at most {sound:,.0f} s
 of sound a second (as medium did). Of 70 W only, T4 and L4 may take far longer.
+A CPU computes in 32 bits, at the speed that tiny reached on two cores.
 Loading and evaluation come on top. Prices are assumed: --gpus FILE has yours.
 twice: layers keep only their input and are computed twice, as train decides.
 """
+ADAPTER = "adapter    rank {}, {:,} parameters of 16 bytes, with gradient and moments"
 
 
 class GPU(NamedTuple):
-    """One GPU: GB (10^9 bytes) of memory, dense TFLOP/s of 16 bits, dollars an hour."""
+    """One GPU: GB (10^9 bytes) of memory, dense TFLOP/s of 16 bits, dollars an hour. Of a CPU,
+    which its name begins with, the TFLOP/s of 32 bits that a training reaches."""
 
     name: str
     memory: float
     tflops: float
     dollars: float
+
+    @property
+    def is_cpu(self) -> bool:
+        """Whether it is a CPU after all."""
+        return self.name.startswith("CPU")
 
 
 def read_gpus(path: str | Path = GPUS) -> list[GPU]:
@@ -98,12 +110,14 @@ class _FusedAttention(TorchFunctionMode):
 
 class Memory(NamedTuple):
     """Bytes on one GPU: weights with what trains them, caches that evaluation leaves, and what each
-    second of a batch keeps, where layers are computed once and where twice."""
+    second of a batch keeps, where layers are computed once and where twice; parameters of the
+    adapter, which the weights include."""
 
     weights: float
     ready: float
     once: float
     twice: float
+    adapter: int = 0
 
     def largest(self, memory: float, per_second: float) -> float:
         """The most seconds of a batch in so many bytes, as `make_it_fit` judges; 0 if none."""
@@ -111,23 +125,41 @@ class Memory(NamedTuple):
         return min(max(0.0, most), MOST_SECONDS)
 
 
-def memory_of(config: ASRConfig, compiled: bool = False) -> Memory:
-    """What a training of this pair needs on one GPU, from its config alone."""
+def memory_of(
+    config: ASRConfig, compiled: bool = False, adapter_rank: int | None = None, cpu: bool = False
+) -> Memory:
+    """What a training of this pair needs on one GPU, or on a CPU, from its config alone.
+
+    Args:
+        adapter_rank: of the adapter that is trained too; ValueError where peft is missing.
+    """
     parts, tokenizer = empty_parts(config), load_tokenizer(BUNDLED + "tiny-decoder")
     prompt = AUDIO_MARKER + FILLER * PROMPT_TOKENS
     decoder = TextDecoder(parts["decoder"], tokenizer, prompt, tokenizer.eos_token).to("meta")
     model = torch.nn.Module()
     model.audio_projector, model.decoder = parts["projector"], decoder
     model.config, model.device = config, torch.device("meta")
+    if adapter_rank is not None:
+        add_adapter(decoder.language_model, adapter_rank)
+    adapter = sum(weight.numel() for weight in adapter_parameters(decoder.language_model))
+    weights = training_bytes(config) + 16 * adapter
     with _FusedAttention():
         once = kept_bytes_per_second(model) * (COMPILED_KEEPS if compiled else 1)
+        if cpu:  # in 32 bits, and layers are never computed twice
+            weights += 2 * (sum(w.numel() for w in parts["encoder"].parameters()) - adapter)
+            weights += 2 * sum(w.numel() for w in decoder.parameters())
+            decoder.float()
+            once *= 2  # for mixtures of experts, of which PyTorch has no such shapes
+            with suppress(RuntimeError):
+                once = kept_bytes_per_second(model)
+            return Memory(weights, 0, once, math.inf, adapter)
         compute_twice(decoder)
         twice = kept_bytes_per_second(model)
     # The inputs that layers keep are not saved for a gradient, and so were not counted.
     positions = Work(config, PROMPT_TOKENS).positions(SECONDS, SECONDS * TEXT_TOKENS_PER_SECOND)
     inputs = 2 * config.llm_dim * len(decoder.layers) * positions / SECONDS
     ready = ready_bytes_between_steps(model)
-    return Memory(training_bytes(config), ready, once, twice + inputs)
+    return Memory(weights, ready, once, twice + inputs, adapter)
 
 
 def plan(settings: TrainingSettings, gpus: list[GPU]) -> dict:
@@ -148,18 +180,25 @@ def plan(settings: TrainingSettings, gpus: list[GPU]) -> dict:
     flops = heard * work.encode(padded) + s.max_utterances * (
         work.train_projector(seconds) + work.train_decoder(seconds, tokens)
     )
-    again = s.max_utterances * 2 * work.sizes["decoder layers"] * work.positions(seconds, tokens)
-    memory, share = memory_of(config, s.compile), SHARES[s.compile, cached]
-    rows = []
+    positions = s.max_utterances * work.positions(seconds, tokens)
+    again = 2 * work.sizes["decoder layers"] * positions
+    there = config.saved(FOLDER)
+    rank = about_adapter(there)["rank"] if there else s.adapter_rank
+    kinds = {gpu.is_cpu for gpu in gpus}
+    memories = {cpu: memory_of(config, s.compile and not cpu, rank, cpu) for cpu in kinds}
+    adapter = max((memory.adapter for memory in memories.values()), default=0)
+    share, rows = SHARES[s.compile, cached], []
+    flops += 6 * adapter * positions
     for gpu in gpus:
-        room = 1e9 * gpu.memory
+        memory, room = memories[gpu.is_cpu], 1e9 * gpu.memory
         once, twice = (memory.largest(room, each) for each in (memory.once, memory.twice))
         fits = "yes" if once >= s.batch_seconds else "twice" if twice >= s.batch_seconds else "no"
-        kept = memory.once if fits == "yes" else memory.twice
+        kept = memory.once if fits == "yes" else min(memory.once, memory.twice)
         need = memory.weights + memory.ready + kept * s.batch_seconds
         total = flops + again * (fits == "twice")
         least = s.max_utterances * seconds / SOUND_PER_SECOND
-        hours = max(total / (1e12 * gpu.tflops * share), least) / 3600
+        speed = 1e12 * gpu.tflops * (1 if gpu.is_cpu else share)
+        hours = max(total / speed, least) / 3600
         rows.append(
             {"gpu": gpu.name, "memory_gb": gpu.memory, "needs_gb": need / 1e9, "fits": fits}
             | {"largest_batch_seconds": once, "largest_batch_seconds_twice": twice}
@@ -171,6 +210,7 @@ def plan(settings: TrainingSettings, gpus: list[GPU]) -> dict:
         **{"model": s.model, "utterances": s.max_utterances, "clips": clips},
         **{"clip_seconds": seconds, "batch_seconds": s.batch_seconds},
         **{"compiled": s.compile, "cached": cached},
+        **{"adapter_rank": rank, "adapter_parameters": adapter},
         **{"petaflop": flops / 1e15, "share_of_peak": share},
         "cache_gb": None if cache is None else cache / 1e9,
         "cache_gb_per_hour": versions * cache_bytes(config, 3600 / seconds, 3600) / 1e9,
@@ -223,6 +263,11 @@ def describe(plan: dict) -> str:
         f"plan       {p['model']}: {p['utterances']:,} utterances of {length}{known}, "
         f"{p['petaflop']:,.3g} PFLOP",
         f"batches    of {p['batch_seconds']:g} s{', '.join(['', *how])}",
+        *(
+            [ADAPTER.format(p["adapter_rank"], p["adapter_parameters"])]
+            if p["adapter_rank"]
+            else []
+        ),
         *(f"download   {line}" for line in downloads or ["no model"]),
         *(f"stream     {name}, as FLAC 0.07 GB for each hour of sound" for name in p["stream"]),
     ]
@@ -233,7 +278,8 @@ def describe(plan: dict) -> str:
     lines[-1] += f"{'hours':>9}{'$/h':>7}{'$':>9}"
     lines.append(f"{'':<36}{title:>17}".rstrip())
     for row in p["gpus"]:
-        sizes = [f"{row[f'largest_batch_seconds{k}'] // 10 * 10:,.0f}" for k in ("", "_twice")]
+        sizes = [row[f"largest_batch_seconds{k}"] // 10 * 10 for k in ("", "_twice")]
+        sizes = [f"{size:,.0f}" if size else "-" for size in sizes]
         line = f"{row['gpu']:<13}{row['memory_gb']:>6g}{row['needs_gb']:>9.1f}  {row['fits']:<6}"
         line += f"{sizes[0]:>10}{sizes[1]:>7}"
         time, price = (f"{v:,.2f}" if v else "-" for v in (row["hours"], row["dollars"]))

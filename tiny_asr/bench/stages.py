@@ -21,11 +21,8 @@ from tiny_asr.model import ASRModel
 from tiny_asr.shapes import SAMPLE_RATE
 
 STEPS = 48  # tokens in a measurement of writing
-LARGEST = {
-    "cpu": (2048, 1 << 28),
-    "mps": (4096, 1 << 28),
-    "cuda": (8192, 1 << 31),
-}  # matrix, bytes copied
+# The largest matrix, and the bytes copied.
+LARGEST = {"cpu": (2048, 1 << 28), "mps": (4096, 1 << 28), "cuda": (8192, 1 << 31)}
 
 
 class Ceilings(NamedTuple):
@@ -82,13 +79,8 @@ def row(
 ) -> dict:
     """One line of the table: `count` units in so many seconds, of which the floor is a share."""
     rates = {"per_second": count / seconds, "floor_per_second": count / floor}
-    return {
-        "stage": stage,
-        "batch": batch,
-        "unit": unit,
-        **rates,
-        "of_floor": floor / seconds,
-    } | more
+    about = {"stage": stage, "batch": batch, "unit": unit}
+    return about | rates | {"of_floor": floor / seconds} | more
 
 
 def describe(row: dict) -> str:

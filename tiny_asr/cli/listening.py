@@ -11,18 +11,7 @@ from typing import Annotated
 
 import typer
 
-from tiny_asr.cli.options import (
-    Beams,
-    Decoder,
-    Device,
-    Dtype,
-    Encoder,
-    Hints,
-    Model,
-    load_model,
-    printable,
-    words_of,
-)
+from tiny_asr.cli import options
 
 DIM, PLAIN, CLEAR = "\x1b[2m", "\x1b[0m", "\r\x1b[K"
 
@@ -37,13 +26,13 @@ def listen(
         str | None, typer.Option(help="its number or a part of its name; see --devices")
     ] = None,
     devices: Annotated[bool, typer.Option("--devices", help="list the microphones")] = False,
-    beams: Beams = 1,
-    hints: Hints = "",
-    model: Model = "tiny",
-    encoder: Encoder = None,
-    decoder: Decoder = None,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
+    beams: options.Beams = 1,
+    hints: options.Hints = "",
+    model: options.Model = "tiny",
+    encoder: options.Encoder = None,
+    decoder: options.Decoder = None,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="each step as an object a line")] = False,
 ) -> None:
     """Write what is said while it is said, from the microphone; Ctrl-C ends it."""
@@ -62,8 +51,9 @@ def listen(
         start, rate = sources.played(inbox, load_audio(file)), SAMPLE_RATE
     else:
         start, rate = sources.microphone(inbox, microphone)
-    recogniser, _ = load_model(model, encoder, decoder, device, dtype)
-    listener, show = Listener(recogniser, beams, words_of(hints)), _Json() if as_json else _Text()
+    recogniser, _ = options.load_model(model, encoder, decoder, device, dtype)
+    listener = Listener(recogniser, beams, options.words_of(hints))
+    show = _Json() if as_json else _Text()
 
     def end(*_) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a second Ctrl-C ends at once
@@ -92,12 +82,12 @@ class _Text:
         self.line(heard.final[len(self.final) :])
         self.final = heard.final
         if self.terminal:  # the end of what does not fit into one line
-            words = printable(heard.tentative)[1 - shutil.get_terminal_size().columns :]
+            words = options.printable(heard.tentative)[1 - shutil.get_terminal_size().columns :]
             print(f"{CLEAR}{DIM}{words}{PLAIN}", end="", flush=True)
 
     def line(self, text: str) -> None:
         if text.strip():
-            print(f"{CLEAR if self.terminal else ''}{printable(text).strip()}", flush=True)
+            print(f"{CLEAR if self.terminal else ''}{options.printable(text).strip()}", flush=True)
 
     def end(self, text: str) -> None:
         if self.terminal:

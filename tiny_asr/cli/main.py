@@ -1,12 +1,9 @@
 """The command line: `tiny-asr info | trace | transcribe | demo | train | evaluate | ...`.
 
-A newcomer sees a result before writing any code, and a script gets JSON. There is no logic here
-that the Python API lacks: a command reads options, calls the package and prints. `train`,
-`evaluate` and `benchmark` are in `training.py`, `import` is in `importing.py`, `serve` in
-`serving.py`, `listen` in `listening.py`, and what all commands share is in `options.py`. Whatever a
-user can get wrong arrives here as a ValueError and leaves as one line on stderr and exit status 2;
-any other exception is a bug and keeps its traceback. The heavy libraries are imported inside the
-commands, so that help comes at once.
+There is no logic here that the Python API lacks: a command reads options, calls the package and
+prints. What a user can get wrong arrives as a ValueError and leaves as one line on stderr and exit
+status 2; any other exception is a bug and keeps its traceback. Heavy libraries are imported inside
+the commands, so that help comes at once.
 """
 
 import json
@@ -25,31 +22,9 @@ from typing import Annotated
 import typer
 
 from tiny_asr import __version__
-from tiny_asr.cli import listening, serving
+from tiny_asr.cli import listening, options, serving
 from tiny_asr.cli import training as cli_training
 from tiny_asr.cli.importing import import_
-from tiny_asr.cli.options import (
-    NO_PICTURES,
-    Beams,
-    Decoder,
-    Device,
-    Dtype,
-    Encoder,
-    Format,
-    Hints,
-    Json,
-    Model,
-    Words,
-    can_draw,
-    check_target,
-    error_line,
-    load_model,
-    memory_bytes,
-    parameters,
-    place,
-    printable,
-    words_of,
-)
 
 app = typer.Typer(
     add_completion=False,
@@ -62,12 +37,12 @@ UsageError = typer.BadParameter.__base__  # click's, or that of the copy inside 
 
 @app.command()
 def info(
-    model: Model = "",
-    encoder: Encoder = None,
-    decoder: Decoder = None,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    as_json: Json = False,
+    model: options.Model = "",
+    encoder: options.Encoder = None,
+    decoder: options.Decoder = None,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    as_json: options.Json = False,
 ) -> None:
     """Show versions, the device, and which models are here; with --model, one in detail."""
     from tiny_asr.config import ASRConfig
@@ -81,7 +56,7 @@ def info(
     report = {
         "versions": {"tiny_asr": __version__, "python": platform.python_version()}
         | {library: version(library) for library in libraries},
-        **place(choice),
+        **options.place(choice),
         "reason": choice.reason,
         "data_dir": str(data_dir()),
         "models": {
@@ -97,12 +72,12 @@ def trace(
         str, typer.Argument(metavar="[FILE]", help="at most 30 s of sound; - is stdin")
     ] = "",
     out: Annotated[Path, typer.Option(help="folder for the pictures")] = Path("trace"),
-    model: Model = "tiny",
-    encoder: Encoder = None,
-    decoder: Decoder = None,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    as_json: Json = False,
+    model: options.Model = "tiny",
+    encoder: options.Encoder = None,
+    decoder: options.Decoder = None,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    as_json: options.Json = False,
 ) -> None:
     """Follow one clip through every stage, with pictures; without FILE, the bundled sentence."""
     from tiny_asr.audio import load_audio
@@ -113,12 +88,12 @@ def trace(
     import_module("tiny_asr.model")  # now, so that the seconds below are work alone
     start = time.perf_counter()
     waveform = load_audio(_source(file or str(sample_clip())))
-    if draws := can_draw():
-        check_target("--out", out, folder=True)
+    if draws := options.can_draw():
+        options.check_target("--out", out, folder=True)
         out.mkdir(parents=True, exist_ok=True)
     else:
-        warnings.warn(f"the table alone, without pictures: {NO_PICTURES}", stacklevel=1)
-    recogniser, choice = load_model(model, encoder, decoder, device, dtype)
+        warnings.warn(f"the table alone, without pictures: {options.NO_PICTURES}", stacklevel=1)
+    recogniser, choice = options.load_model(model, encoder, decoder, device, dtype)
     traced = trace_clip(recogniser, waveform, SAMPLE_RATE)
     files = _draw(traced, recogniser.config.audio_downsample_rate, out) if draws else []
     seconds = time.perf_counter() - start
@@ -129,17 +104,13 @@ def trace(
         print(f"{seconds:.1f} s of work after imports")
         return
     stages = [
-        {
-            "stage": name,
-            "axes": recorded.stage.axes,
-            "shape": list(recorded.tensor.shape),
-            "meaning": recorded.stage.meaning,
-        }
-        for name, recorded in traced.stages.items()
+        {"stage": name, "axes": known.stage.axes, "shape": list(known.tensor.shape)}
+        | {"meaning": known.stage.meaning}
+        for name, known in traced.stages.items()
     ]
-    report = {"model": model, "untrained": traced.untrained, **place(choice), "stages": stages}
-    report |= {"sizes": traced.sizes, "quiet_seconds": traced.quiet_seconds, "text": traced.text}
-    report |= {"files": files, "seconds": seconds}
+    report = {"model": model, "untrained": traced.untrained, **options.place(choice)}
+    report |= {"stages": stages, "sizes": traced.sizes, "quiet_seconds": traced.quiet_seconds}
+    report |= {"text": traced.text, "files": files, "seconds": seconds}
     print(json.dumps(report, indent=2))
 
 
@@ -149,16 +120,16 @@ def transcribe(
         list[str], typer.Argument(metavar="FILE", help="sound of any length; - is stdin")
     ],
     stream: Annotated[bool, typer.Option("--stream", help="print one file as it is read")] = False,
-    words: Words = False,
-    form: Format = "text",
-    beams: Beams = 1,
-    hints: Hints = "",
-    model: Model = "tiny",
-    encoder: Encoder = None,
-    decoder: Decoder = None,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    as_json: Json = False,
+    words: options.Words = False,
+    form: options.Format = "text",
+    beams: options.Beams = 1,
+    hints: options.Hints = "",
+    model: options.Model = "tiny",
+    encoder: options.Encoder = None,
+    decoder: options.Decoder = None,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    as_json: options.Json = False,
 ) -> None:
     """Print what is said in each file, one line a file; unreadable files don't stop the others."""
     subtitles = form in ("srt", "vtt")
@@ -179,20 +150,20 @@ def transcribe(
     from tiny_asr.shapes import SAMPLE_RATE
 
     recogniser, about, results = None, {}, []
-    search = {"beams": beams, "hints": words_of(hints)}
+    search = {"beams": beams, "hints": options.words_of(hints)}
     for file in tqdm(files, unit="file", disable=len(files) == 1 or None):  # None: a terminal only
         try:
             waveform = load_audio(_source(file))
         except ValueError as error:
             results.append({"file": file, "error": str(error)})
-            tqdm.write(error_line(error), file=sys.stderr)
+            tqdm.write(options.error_line(error), file=sys.stderr)
             continue
         if recogniser is None:  # so late because a typo in a file's name should not cost minutes
-            recogniser, choice = load_model(model, encoder, decoder, device, dtype)
-            about = {"untrained": recogniser.untrained, **place(choice)}
+            recogniser, choice = options.load_model(model, encoder, decoder, device, dtype)
+            about = {"untrained": recogniser.untrained, **options.place(choice)}
         if stream:
             for piece in recogniser.stream(waveform, SAMPLE_RATE, **search):
-                print(printable(piece), end="", flush=True)
+                print(options.printable(piece), end="", flush=True)
             print()
             return
         timed = None
@@ -205,10 +176,12 @@ def transcribe(
         if subtitles:
             print(transcript.as_plain(form), end="")
         elif not as_json:
-            line = " ".join(printable(text).split())
+            line = " ".join(options.printable(text).split())
             tqdm.write(line if len(files) == 1 else f"{file}: {line}", file=sys.stdout)
             for word, begin, end in timed or ():
-                tqdm.write(f"{begin:9.2f} {end:9.2f}  {printable(word).strip()}", file=sys.stdout)
+                tqdm.write(
+                    f"{begin:9.2f} {end:9.2f}  {options.printable(word).strip()}", file=sys.stdout
+                )
     if as_json:
         print(json.dumps({"model": model, **about, "files": results}, indent=2))
     if any("error" in result for result in results):
@@ -219,24 +192,24 @@ def transcribe(
 def demo(
     port: Annotated[int | None, typer.Option(help="the first free one from 7860 on")] = None,
     open_browser: Annotated[bool, typer.Option("--open/--no-open", help="show the page")] = True,
-    beams: Beams = 1,
-    hints: Hints = "",
-    model: Model = "tiny",
-    encoder: Encoder = None,
-    decoder: Decoder = None,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
+    beams: options.Beams = 1,
+    hints: options.Hints = "",
+    model: options.Model = "tiny",
+    encoder: options.Encoder = None,
+    decoder: options.Decoder = None,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
 ) -> None:
     """Open a page to speak to: the text as it is written, and each stage's shape."""
-    if find_spec("gradio") is None or not can_draw():
+    if find_spec("gradio") is None or not options.can_draw():
         raise ValueError(
             "no gradio or matplotlib here, which draw the demo's page; expected the extra `demo`: "
             "pip install 'tiny-asr[demo]', or `make demo` in a clone of the course"
         )
     from tiny_asr.demo.page import serve
 
-    recogniser, _ = load_model(model, encoder, decoder, device, dtype)
-    serve(recogniser, port, open_browser, beams, words_of(hints))
+    recogniser, _ = options.load_model(model, encoder, decoder, device, dtype)
+    serve(recogniser, port, open_browser, beams, options.words_of(hints))
 
 
 def _draw(traced, rate: int, out: Path) -> list[str]:
@@ -270,19 +243,19 @@ def _weights(source: str) -> str:
 
 def _describe(config, choice) -> dict:
     """One model for `info`: its parts, the sizes of its axes, its prompt, its memory."""
+    from tiny_asr.adapters.lora import FOLDER, about_adapter
     from tiny_asr.hub import resolve_source
 
+    adapter = about_adapter(folder) if (folder := config.saved(FOLDER)) else None
+    if adapter is not None:  # as `load_model` does
+        adapter["merged"] = choice.dtype.itemsize == 4
     sources = {"encoder": config.encoder, "decoder": config.decoder}
     weights = {part: _weights(resolve_source(name)) for part, name in sources.items()}
     weights["projector"] = "trained" if config.projector_weights else "untrained"
-    numbers, names = parameters(config), sources | {"projector": config.projector_type}
+    numbers, names = options.parameters(config), sources | {"projector": config.projector_type}
     return {
         "parts": {
-            part: {
-                "name": names[part],
-                "weights": weights[part],
-                "parameters": numbers[part],
-            }
+            part: {"name": names[part], "weights": weights[part], "parameters": numbers[part]}
             for part in weights
         },
         "sizes": {
@@ -292,7 +265,8 @@ def _describe(config, choice) -> dict:
             "llm_dim": config.llm_dim,
             "V": config.vocab_size,
         },
-        "memory_bytes": memory_bytes(config, choice),
+        "memory_bytes": options.memory_bytes(config, choice),
+        "adapter": adapter,
         "encoder_padding": config.encoder_padding,
         "prompt": config.prompt,
         "end_token": config.end_token,
@@ -319,11 +293,15 @@ def _print_info(report: dict) -> None:
     print()
     for axis, size in described["sizes"].items():
         print(f"{axis:<22} {size:<7} {AXES[axis]}")
+    if adapter := described["adapter"]:
+        text = "rank {rank}, alpha {alpha}, on {matrices} matrices, ".format_map(adapter)
+        merged = "merged into the decoder" if adapter["merged"] else "beside it, in 16 bits"
+        print(f"{'adapter':<22} {text}{adapter['bytes'] / 1000:.0f} kB; {merged}")
     gigabytes = described["memory_bytes"] / 1e9
     print(f"{'memory':<22} {gigabytes:.2f} GB for the parameters, and on a GPU for caches")
     print(f"{'encoder_padding':<22} {described['encoder_padding']}")
-    print(f"{'prompt':<22} {described['prompt']!r}")
-    print(f"{'end_token':<22} {described['end_token']!r}")
+    for name in ("prompt", "end_token"):
+        print(f"{name:<22} {described[name]!r}")
 
 
 def _source(file: str) -> str | bytes:
@@ -334,19 +312,15 @@ def _quieten() -> None:
     """Leave on stderr what a user can act on: our warnings, and not the libraries' advice."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     logging.basicConfig(format="tiny-asr: %(message)s")
-    warnings.formatwarning = lambda message, *_, **__: error_line(message) + "\n"
+    warnings.formatwarning = lambda message, *_, **__: options.error_line(message) + "\n"
     warnings.simplefilter("ignore", SyntaxWarning)  # a library's, when Python first reads it
     sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may know fewer characters
 
 
-for command in (
-    cli_training.train,
-    cli_training.evaluate,
-    cli_training.benchmark,
-    serving.serve,
-    listening.listen,
-):
+for command in (cli_training.train, cli_training.evaluate, cli_training.benchmark):
     app.command()(command)
+app.command()(serving.serve)
+app.command()(listening.listen)
 app.command("import")(import_)
 
 
@@ -357,17 +331,19 @@ def main() -> None:
         status = app(args=sys.argv[1:] or ["--help"], prog_name="tiny-asr", standalone_mode=False)
         sys.stdout.flush()
     except UsageError as error:
-        print(error_line(f"{error.format_message()} (see tiny-asr --help)"), file=sys.stderr)
+        print(
+            options.error_line(f"{error.format_message()} (see tiny-asr --help)"), file=sys.stderr
+        )
         status = 2
     except ValueError as error:
         if isinstance(error, UnicodeEncodeError):
             error = f"{error.object!r} can't be used: its name is not UTF-8; rename it"
-        print(error_line(error), file=sys.stderr)
+        print(options.error_line(error), file=sys.stderr)
         status = 2
     except OSError as error:
         if error.filename is not None:  # a bug: what opens a file has to say what went wrong
             raise
-        print(error_line(f"cannot print the result ({error.strerror})"), file=sys.stderr)
+        print(options.error_line(f"cannot print the result ({error.strerror})"), file=sys.stderr)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python tries once more
         status = 2
     except (KeyboardInterrupt, typer.Abort):

@@ -1,7 +1,6 @@
-"""What the commands of both command-line modules share: their options, and loading a model.
+"""What the commands share: their options, each declared once, and loading a model.
 
-The same option means the same in every command because it is declared once, here. The heavy
-libraries are imported inside the functions, so that help comes at once.
+The heavy libraries are imported inside the functions, so that help comes at once.
 """
 
 import gc

@@ -1,13 +1,13 @@
 """The commands `tiny-asr train`, `evaluate` and `benchmark`.
 
-They are thin: a run is made by `Trainer`, a result by `evaluate`, and here it is only decided what
-goes to stdout and what to stderr. Every option of `train` is None unless it was given, so that it
-overrides `run.yaml` exactly where the user said something; settings that have no option are set in
-that file.
+Every option of `train` is None unless it was given, so that it overrides `run.yaml` exactly where
+the user said something; settings that have no option are set in that file.
 """
 
 import json
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,30 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tiny_asr.cli.options import (
-    NO_PICTURES,
-    AudioColumn,
-    BatchSeconds,
-    Beams,
-    Data,
-    Decoder,
-    Device,
-    Dtype,
-    Encoder,
-    Hints,
-    Json,
-    Limit,
-    Model,
-    Split,
-    Text,
-    TextColumn,
-    can_draw,
-    check_target,
-    error_line,
-    load_model,
-    place,
-    words_of,
-)
+from tiny_asr.cli import options
 
 if TYPE_CHECKING:
     from tiny_asr.evaluation.score import Comparison, Rate, Result
@@ -48,10 +25,11 @@ Compile = Annotated[
     bool | None, typer.Option("--compile", help="compile the layers: for long runs on a GPU")
 ]
 WORST = 3  # groups of each field in the table; the report and the JSON have all
+NAMED = 5  # clips that are left out, where no file names all
 
 
 def train(
-    data: Data = None,
+    data: options.Data = None,
     out: Annotated[str | None, typer.Option(help="the run's folder: model, log, run.yaml")] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="continue the run in --out, with its run.yaml")
@@ -67,9 +45,9 @@ def train(
         int | None, typer.Option(help="augmented versions of each clip to cache")
     ] = None,
     max_utterances: Annotated[int | None, typer.Option(help="clips seen in all")] = None,
-    limit: Limit = None,
+    limit: options.Limit = None,
     learning_rate: Annotated[float | None, typer.Option(help="the highest")] = None,
-    batch_seconds: BatchSeconds = None,
+    batch_seconds: options.BatchSeconds = None,
     accumulation: Annotated[int | None, typer.Option(help="batches in one step")] = None,
     warmup_utterances: Annotated[
         int | None, typer.Option(help="clips until the rate is at its highest (1000)")
@@ -92,21 +70,20 @@ def train(
         bool | None, typer.Option("--fresh", help="a new projector even if the model has one")
     ] = None,
     projector: Annotated[
-        str | None,
-        typer.Option(help="another kind, which starts fresh: swiglu, convolution, ..."),
+        str | None, typer.Option(help="another kind, which starts fresh: swiglu, convolution, ...")
     ] = None,
     track: Annotated[
         str | None, typer.Option(help="where the log goes too: tensorboard, trackio, wandb, ...")
     ] = None,
-    split: Split = None,
-    audio_column: AudioColumn = None,
-    text_column: TextColumn = None,
-    text: Text = None,
-    model: Model = None,
-    encoder: Encoder = None,
-    decoder: Decoder = None,
-    device: Device = None,
-    dtype: Dtype = None,
+    split: options.Split = None,
+    audio_column: options.AudioColumn = None,
+    text_column: options.TextColumn = None,
+    text: options.Text = None,
+    model: options.Model = None,
+    encoder: options.Encoder = None,
+    decoder: options.Decoder = None,
+    device: options.Device = None,
+    dtype: options.Dtype = None,
     compile: Compile = None,
     plan: Annotated[
         bool, typer.Option("--plan", help="only estimate: memory, hours and dollars on some GPUs")
@@ -114,21 +91,21 @@ def train(
     gpus: Annotated[
         Path | None, typer.Option(help="with --plan: your own table of GPUs and prices, as CSV")
     ] = None,
-    as_json: Json = False,
+    as_json: options.Json = False,
 ) -> None:
     """Train the projector; Ctrl-C saves first, and --resume continues."""
     not_settings = ("resume", "config", "plan", "gpus", "as_json")
     given = {k: v for k, v in locals().items() if v is not None and k not in not_settings}
     given.pop("not_settings")
     if "track" in given:
-        given["trackers"] = words_of(given.pop("track"))
+        given["trackers"] = options.words_of(given.pop("track"))
     if plan:
         _show_plan(given, config, resume, gpus, as_json)
         return
     settings = _settings(given, config, resume)
-    check_target("--out", settings.out, folder=True)
+    options.check_target("--out", settings.out, folder=True)
     if settings.cache is not None and not Path(settings.cache).is_dir():  # it may be full already
-        check_target("--cache", settings.cache, folder=True)
+        options.check_target("--cache", settings.cache, folder=True)
     from tiny_asr.training.checkpoint import has_checkpoint
     from tiny_asr.training.trainer import Trainer
 
@@ -138,7 +115,7 @@ def train(
         state = trainer.train(resume)
     except (KeyboardInterrupt, SystemExit):
         saved = "continue with --resume" if has_checkpoint(Path(settings.out)) else "nothing saved"
-        print(error_line(f"stopped; {saved}"), file=sys.stderr)
+        print(options.error_line(f"stopped; {saved}"), file=sys.stderr)
         raise typer.Exit(130) from None
     if not trainer.accelerator.is_main_process:
         return
@@ -187,11 +164,11 @@ def _settings(given: dict, config: Path | None, resume: bool) -> "TrainingSettin
 
 
 def evaluate(
-    data: Data = None,
-    model: Model = "tiny",
-    limit: Limit = None,
-    beams: Beams = 1,
-    hints: Hints = "",
+    data: options.Data = None,
+    model: options.Model = "tiny",
+    limit: options.Limit = None,
+    beams: options.Beams = 1,
+    hints: options.Hints = "",
     report: Annotated[Path | None, typer.Option(help="write an HTML report, with sound")] = None,
     no_speech: Annotated[
         bool,
@@ -212,29 +189,29 @@ def evaluate(
         typer.Option(help="english, basic or none; by default english where the text is plain"),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="write the JSON to this file too")] = None,
-    batch_seconds: BatchSeconds = 120.0,
-    split: Split = None,
-    audio_column: AudioColumn = "audio",
-    text_column: TextColumn = "text",
-    encoder: Encoder = None,
-    decoder: Decoder = None,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    as_json: Json = False,
+    batch_seconds: options.BatchSeconds = 120.0,
+    split: options.Split = None,
+    audio_column: options.AudioColumn = "audio",
+    text_column: options.TextColumn = "text",
+    encoder: options.Encoder = None,
+    decoder: options.Decoder = None,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    as_json: options.Json = False,
 ) -> None:
     """Measure the word error rate of a model on a data set, and how often it writes nothing."""
     if data is None:
         raise ValueError("--data did not come; expected a parquet file, a folder or a hub id")
     if (noise_data is None) != (snr_db is None):
         raise ValueError("--noise-data and --snr-db belong together, one of them came; give both")
-    check_target("--report", report)
-    check_target("--out", out)
-    if report is not None and not can_draw():
-        raise ValueError(f"--report has charts: {NO_PICTURES}")
+    options.check_target("--report", report)
+    options.check_target("--out", out)
+    if report is not None and not options.can_draw():
+        raise ValueError(f"--report has charts: {options.NO_PICTURES}")
     from tqdm import tqdm
 
     from tiny_asr.config import ASRConfig
-    from tiny_asr.data.dataset import load_data, noise_utterances
+    from tiny_asr.data.dataset import load_data, noise_utterances, write_left_out
     from tiny_asr.evaluation.normalisers import FOR_TEXT, check_normaliser
     from tiny_asr.evaluation.score import Result, check_baseline
     from tiny_asr.evaluation.score import evaluate as measure
@@ -251,8 +228,9 @@ def evaluate(
         check_baseline(texts, reference, left_out, normaliser)
     aside = partial(print, file=sys.stderr if as_json else sys.stdout)
     noise = [] if noise_data is None else noise_utterances(noise_data).load_all(aside)
-    recogniser, choice = load_model(model, encoder, decoder, device, dtype)
-    with tqdm(total=len(clips), unit="clip", disable=None) as bar:  # None: a terminal only
+    recogniser, choice = options.load_model(model, encoder, decoder, device, dtype)
+    with tqdm(total=len(clips), unit="clip", disable=not sys.stderr.isatty()) as bar:
+        lines = now_and_then(partial(print, file=sys.stderr, flush=True))
         result = measure(
             recogniser,
             clips,
@@ -261,18 +239,28 @@ def evaluate(
             noise=noise,
             snr_db=snr_db,
             normaliser=normaliser,
-            progress=lambda done, total: bar.update(done - bar.n),
+            progress=lines if bar.disable else lambda done, total: bar.update(done - bar.n),
             beams=beams,
-            hints=words_of(hints),
+            hints=options.words_of(hints),
         )
-    result = replace(result, dtype=place(choice)["dtype"])  # int8, of which a model knows nothing
+    result = replace(
+        result, dtype=options.place(choice)["dtype"]
+    )  # int8, of which a model knows nothing
+    unused = [f"left out: {clip.detail}" for clip in clips.left_out]
     try:
         if out is not None:
             out.write_text(result.to_json() + "\n", encoding="utf-8")
+            names = out.with_suffix(".left_out.csv")
+            names.unlink(missing_ok=True)
+            write_left_out(names, [clips])
+            unused = [f"left out: {len(unused)} clips, named in {names}"] if unused else []
     except OSError as error:
         raise ValueError(f"cannot write {out} ({error.strerror}): choose another --out") from error
     finally:  # whatever happened to the file
         print(result.to_json() if as_json else _table(result, recogniser.untrained))
+    more = len(unused) - NAMED
+    for line in unused[:NAMED] + [f"left out: {more} more; --out FILE names all"] * (more > 0):
+        aside(options.printable(line))
     if reference is not None:
         aside(_difference(result, reference))
     if report is not None:
@@ -283,6 +271,24 @@ def evaluate(
         about = {"title": title, "baseline": reference, "untrained": recogniser.untrained}
         write_report(result, report, audio=lambda i: loaders[i](max_seconds=None), **about)
         aside(f"wrote {report}")
+
+
+def now_and_then(
+    say: Callable[[str], None], now: Callable[[], float] = time.monotonic
+) -> Callable[[int, int], None]:
+    """A `progress(done, total)` for where no bar can be drawn: a line for each tenth, but none
+    within 5 s of the last; and one after 30 s in any case. `now` is in seconds."""
+    start = last = now()
+    tenth = 0
+
+    def progress(done: int, total: int) -> None:
+        nonlocal last, tenth
+        quiet = now() - last
+        if quiet >= 30 or (quiet >= 5 and 10 * done // total > tenth):
+            last, tenth = now(), 10 * done // total
+            say(f"{done} of {total} clips, {done / total:.0%}, {last - start:.0f} s")
+
+    return progress
 
 
 def _interval(rate: "Rate | Comparison", form: str = ".1f") -> str:
@@ -348,8 +354,8 @@ def _difference(result: "Result", baseline: "Result") -> str:
 
 
 def benchmark(
-    model: Model = "tiny",
-    data: Data = None,
+    model: options.Model = "tiny",
+    data: options.Data = None,
     utterances: Annotated[int, typer.Option(help="clips to use, and in each measured epoch")] = 64,
     mix: Annotated[
         str | None, typer.Option(help="clips: short, long (the default of full)")
@@ -366,12 +372,12 @@ def benchmark(
         bool, typer.Option("--cached", help="with --gpus: train on stored encoder outputs")
     ] = False,
     rounds: Annotated[int, typer.Option(help="repetitions; medians are shown")] = 3,
-    batch_seconds: BatchSeconds = 60.0,
-    encoder: Encoder = None,
-    decoder: Decoder = None,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    as_json: Json = False,
+    batch_seconds: options.BatchSeconds = 60.0,
+    encoder: options.Encoder = None,
+    decoder: options.Decoder = None,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    as_json: options.Json = False,
 ) -> None:
     """Time training, the cache and transcription on this machine."""
     from tiny_asr.bench.benchmark import measure, measure_gpus

@@ -1,10 +1,7 @@
 """The self-checks under the exercises: one line that helps, never a traceback.
 
-A student who gets a bare "wrong" learns nothing, and one who gets a traceback of ours thinks that
-the course is broken. So a check says what came, what was expected and, where the mistake is a known
-one, its likely cause. A stub that still returns `...` is "not attempted yet", so that a notebook
-runs from top to bottom before anyone has done anything.
-
+A check says what came, what was expected and, where the mistake is a known one, its likely cause. A
+stub that still returns `...` is "not attempted yet", so that a notebook runs from top to bottom.
 The exercises of notebook 01 are declared in `exercises.lesson_01`, and so on: a function
 `judge(answer)` under `@exercise("01-frames")`, which calls `ask` or `expect` as often as it likes
 and may return a sentence for the tick line.
@@ -67,10 +64,8 @@ def check(identifier: str, answer) -> None:
 
 
 def passed(identifier: str, ours):
-    """The student's answer to an exercise once its check has passed; until then `ours`.
-
-    What a student's function gives, float64 or an array of numpy, comes as the tensors that it got.
-    """
+    """The student's answer to an exercise once its check has passed; until then `ours`. What a
+    student's function gives, float64 or an array of numpy, comes as the tensors that it got."""
     answer = _right.get(identifier, ours)
     if answer is ours or not callable(answer):
         return answer
@@ -167,11 +162,8 @@ def expect(
 
 def expect_mistakes(came: Iterable, right: str, why: Sequence[str]) -> None:
     """Go on if three letters name the mistakes in three faulty results; else say what speaks
-    against the first wrong one.
-
-    Args:
-        came: the student's letters. right: ours. why: what each of the results shows.
-    """
+    against the first wrong one. `came`: the student's letters. right: ours. why: what each of the
+    results shows."""
     letters = [str(letter).strip(" .)").lower() for letter in came]
     expect("the number of letters", len(letters), len(right))
     places = ("the first", "the second", "the third")

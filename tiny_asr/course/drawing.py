@@ -26,10 +26,7 @@ def over_time(axes, rows, seconds: float, cmap="magma", **look):
 
 def write_cells(axes, values, words, dark: float, **font) -> None:
     """A word in each cell of an image of `values` (N, M), white where a value is above `dark`.
-
-    Args:
-        words: value -> its word; or the words themselves, (N, M).
-    """
+    `words`: value -> its word; or the words themselves, (N, M)."""
     for (row, column), value in np.ndenumerate(np.asarray(values)):
         word = words(value) if callable(words) else words[row][column]
         color = "white" if value > dark else "black"

@@ -1,9 +1,7 @@
-"""The interactive parts of the notebooks, each of which also stands still.
+"""The interactive parts of the notebooks: sliders over figures.
 
-A slider invites a question that a picture cannot be asked: where is this instant in all the stages?
-What if one audio embedding held more frames? But notebooks are also read where nothing runs: on
-GitHub, on paper, with a screen reader. So each explorer redraws a figure that has an alt text, and
-where nothing runs that figure stands in its place, as it is at first.
+Notebooks are also read where nothing runs: there the figure stands in its place, as it is at first,
+with its alt text.
 """
 
 from collections.abc import Callable
@@ -96,11 +94,8 @@ def locate(trace: Trace, seconds: float) -> dict[str, tuple[int, int, int]]:
 
 @drawn
 def instant(trace: Trace, seconds: float, words=()) -> Picture:
-    """One instant of the clip in four stages; on the right its surroundings, enlarged.
-
-    Args:
-        words: (word, begin, end) in s, to be named above.
-    """
+    """One instant of the clip in four stages; on the right its surroundings, enlarged. `words`:
+    (word, begin, end) in s, to be named above."""
     steps = locate(trace, seconds)
     figure, grid = page(6.4, 4, 2, width_ratios=[1.6, 1])
     for column in grid.T:

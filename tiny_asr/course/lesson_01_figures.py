@@ -1,8 +1,4 @@
-"""The figures of notebook 01: how to read a spectrogram, and what each step to it does to sound.
-
-Unlike `tiny_asr.figures.plots` they draw no trace of the model but the steps before it. Each is a
-`Picture` with an alt text.
-"""
+"""The figures of notebook 01: how to read a spectrogram, and what each step to it does to sound."""
 
 from functools import partial
 
@@ -93,11 +89,8 @@ def _draw_spectrogram(axes, clip: Tensor):
 
 @drawn
 def how_to_read(clip: Tensor, words=(), notes=SEEN) -> Picture:
-    """The spectrogram of a clip (S,) with its words above and notes in it.
-
-    Args:
-        notes: what is seen -> (begin, end, bottom, top) of the box around it, in s and kHz.
-    """
+    """The spectrogram of a clip (S,) with its words above and notes in it. `notes`: what is seen ->
+    (begin, end, bottom, top) of the box around it, in s and kHz."""
     figure, axes = page(3.4)
     image = _draw_spectrogram(axes, clip)
     name_words(axes, words)
@@ -183,9 +176,7 @@ def explore_pitch(frame: Tensor, hertz: int) -> Explorer:
 @drawn
 def windows(waveform: Tensor, start: float, tone: float = 1020.0) -> Picture:
     """Windows over 65 ms of a clip (S,) from `start` s on; what they do to the spectrum of a tone.
-
-    The tone in Hz shall be no multiple of 40 Hz, so that it does not fit 25 ms evenly.
-    """
+    The tone in Hz shall be no multiple of 40 Hz, so that it does not fit 25 ms evenly."""
     figure, (left, right) = page(3, 1, 2, width_ratios=[1.3, 1])
     first = round(start * SAMPLE_RATE)
     near = waveform[first : first + 65 * SAMPLE_RATE // 1000]

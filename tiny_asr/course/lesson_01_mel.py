@@ -1,9 +1,7 @@
 """How much does a mel spectrogram keep? Choose its parameters, see it, and hear what is left.
 
-A picture of 80 bands looks as good as one of 8. To hear the difference, the spectrogram is turned
-into sound again: noise that is as loud as it says, at each time and in each band. It sounds
-whispered because loudness is all that is in there: the phase, and with it most of the voice's tone,
-is lost.
+The spectrogram is turned into sound again: noise that is as loud as it says, at each time and in
+each band. It sounds whispered because the phase, and with it most of the voice's tone, is lost.
 """
 
 import warnings
@@ -29,10 +27,8 @@ QUIETEST = 1e-12  # keeps divisions finite where a band is empty
 
 @lru_cache(maxsize=64)
 def filters(bands: int, window_ms: int, top: int) -> Tensor:
-    """Whisper's kind of mel filters (bands, window / 2 + 1) float64, but of any size.
-
-    A filter is empty (all zero) where its triangle falls between two lines of the spectrum.
-    """
+    """Whisper's kind of mel filters (bands, window / 2 + 1) float64, but of any size. A filter is
+    empty (all zero) where its triangle falls between two lines of the spectrum."""
     length = SAMPLE_RATE * window_ms // 1000
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of empty filters; `about` tells the student
@@ -53,10 +49,8 @@ def mel_power(waveform: Tensor, bands: int = 80, window_ms: int = 25, top: int =
 
 def through_mel(waveform: Tensor, bands: int = 80, window_ms: int = 25, top: int = 8000) -> Tensor:
     """The clip (S,) as its mel spectrogram describes it: seeded noise, shaped by it; (S,) float64.
-
     After the noise vocoder of Shannon et al., "Speech recognition with primarily temporal cues"
-    (1995). Each frequency is as loud as the bands that hear it are on average.
-    """
+    (1995). Each frequency is as loud as the bands that hear it are on average."""
     matrix, mel = filters(bands, window_ms, top), mel_power(waveform, bands, window_ms, top)
     density = mel / matrix.sum(dim=1, keepdim=True).clamp(min=QUIETEST)
     shares = matrix / matrix.sum(dim=0).clamp(min=QUIETEST)

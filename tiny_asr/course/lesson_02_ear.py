@@ -1,8 +1,7 @@
 """Notebook 02: does the ear hear in one clip what it hears in another that says the same?
 
-Two clips of one sentence are never equally long, so their frames are first laid beside each other
-by dynamic time warping: of all ways through the table of cosines that only go forward, the one
-along which the frames are most alike (Sakoe and Chiba 1978).
+Their frames are first laid beside each other by dynamic time warping: of all ways through the table
+of cosines that only go forward, the one along which they are most alike (Sakoe and Chiba 1978).
 """
 
 from dataclasses import dataclass
@@ -31,10 +30,8 @@ class Compared:
 
 
 def best_path(cosines: Tensor) -> list[tuple[int, int]]:
-    """The way through (T, U) that goes one step down, right or both, for the highest mean cosine.
-
-    A step both ways counts twice, as the two that it replaces.
-    """
+    """The way through (T, U) that goes one step down, right or both, for the highest mean cosine. A
+    step both ways counts twice, as the two that it replaces."""
     table = cosines.double().numpy()
     rows, columns = table.shape
     best = np.full((rows + 1, columns + 1), -np.inf)

@@ -20,11 +20,8 @@ from tiny_asr.shapes import SAMPLE_RATE, SAMPLES_PER_ENCODER_FRAME
 
 
 def hissing(waveform: Tensor, frames: int) -> Tensor:
-    """Which of a clip's frames hiss, as an s does: (frames,) bool.
-
-    More than half of such a frame's power lies above 3 kHz, and it is at most 40 dB softer than the
-    clip's loudest.
-    """
+    """Which of a clip's frames hiss, as an s does: (frames,) bool. More than half of such a frame's
+    power lies above 3 kHz, and it is at most 40 dB softer than the clip's loudest."""
     reach = (N_FFT - SAMPLES_PER_ENCODER_FRAME) // 2
     size = frames * SAMPLES_PER_ENCODER_FRAME - len(waveform) + reach
     parts = F.pad(waveform, (reach, size)).unfold(0, N_FFT, SAMPLES_PER_ENCODER_FRAME)
@@ -35,10 +32,8 @@ def hissing(waveform: Tensor, frames: int) -> Tensor:
 
 
 def hiss_for_hiss(heard: Heard, hiss: Tensor) -> Tensor:
-    """How much more than chance frames that hiss (T,) look at others that do: (layers, heads).
-
-    Only frames more than 0.2 s apart count. 1 is what evenly spread weights give.
-    """
+    """How much more than chance frames that hiss (T,) look at others that do: (layers, heads). Only
+    frames more than 0.2 s apart count. 1 is what evenly spread weights give."""
     frames = torch.arange(len(hiss))
     far = (frames[:, None] - frames).abs() > 10
     asked = far[hiss].float()
@@ -85,10 +80,8 @@ def head_maps(heard: Heard, waveform: Tensor, chosen: dict[str, tuple[int, int]]
 
 @drawn
 def hiss_curves(clips: dict[str, tuple[Heard, Tensor, Words]], layer: int, head: int) -> Picture:
-    """Where a head's hissing frames look and where its others do, over the time of each clip.
-
-    Layer and head count from 0; clips: title -> what was heard, the samples (S,), the words.
-    """
+    """Where a head's hissing frames look and where its others do, over the time of each clip. Layer
+    and head count from 0; clips: title -> what was heard, the samples (S,), the words."""
     (figure, panels), facts = page(0.5 + 1.7 * len(clips), len(clips), 1, squeeze=False), []
     for axes, (title, (heard, waveform, words)) in zip(panels.flat, clips.items(), strict=True):
         weights = heard.maps[layer][head]

@@ -1,9 +1,8 @@
 """Notebook 02: what happens inside the encoder, from the mel to the last layer.
 
-The encoder's output is a table of numbers that nobody can read. So this module asks questions that
-have an answer: which mel frames reach one encoder frame, what does a kernel answer to, how far does
-a head of attention look, and at what? The layers are run one by one, as `AudioEncoder.forward` runs
-them, and everything is kept.
+Which mel frames reach one encoder frame, what does a kernel answer to, how far does a head of
+attention look, and at what? The layers are run one by one, as `AudioEncoder.forward` runs them, and
+everything is kept.
 """
 
 from collections.abc import Sequence
@@ -48,10 +47,8 @@ class Heard:
 
 
 def mel_of(model, waveform: Tensor, pad_to: int | None = None) -> Tensor:
-    """The log-mel (1, M, F) of a clip (S,) at 16 kHz, padded to whole audio embeddings.
-
-    `pad_to` pads to a multiple of so many samples instead; stock Whisper pads to 30 s.
-    """
+    """The log-mel (1, M, F) of a clip (S,) at 16 kHz, padded to whole audio embeddings. `pad_to`
+    pads to a multiple of so many samples instead; stock Whisper pads to 30 s."""
     padded, _ = pad_batch([waveform], pad_to or model.config.samples_per_embedding)
     return log_mel(padded.to(model.device), model.config.num_mel_bins)
 
@@ -91,11 +88,9 @@ def through(model, frames: Tensor) -> Tensor:
 
 @torch.no_grad()
 def reached(model, frames: int = 12) -> tuple[Tensor, Tensor]:
-    """Which mel frames reach which frames of the two convolutions: measured, not derived.
-
-    Each mel frame of noise is disturbed in turn. Returns booleans (frames, frames) after the first
-    convolution and (frames, frames / 2) after the second.
-    """
+    """Which mel frames reach which frames of the two convolutions: measured, not derived. Each mel
+    frame of noise is disturbed in turn. Returns booleans (frames, frames) after the first
+    convolution and (frames, frames / 2) after the second."""
     whisper = model.encoder.whisper
     noise = torch.randn(1, whisper.num_mel_bins, frames, generator=torch.Generator().manual_seed(0))
     disturbed = noise + 3 * torch.eye(frames)[:, None]  # one of the frames in each row

@@ -1,8 +1,7 @@
 """Notebook 02: what the encoder still hears in each layer.
 
-A layer's frames are numbers that nobody can read. A *linear probe* asks whether something that we
-know about a clip can be computed from them by one matrix product: fitted on some clips, judged on
-others. An encoder with random weights is the control: what it keeps and loses, nobody has learnt.
+A *linear probe* asks whether something that we know about a clip can be computed from its frames by
+one matrix product: fitted on some clips, judged on others. The control has random weights.
 """
 
 import copy
@@ -41,11 +40,9 @@ LONGER_COSTS = 0.05  # of a likeness of 1, for each octave
 
 
 def pitch(waveform: Tensor) -> float:
-    """The voice's pitch in Hz, 60 to 400: its median over a clip (S,); NaN if there is none.
-
-    Of each 40 ms, the lag at which the sound is most like itself, by its autocorrelation over that
-    of the window (Boersma 1993).
-    """
+    """The voice's pitch in Hz, 60 to 400: its median over a clip (S,); NaN if there is none. Of
+    each 40 ms, the lag at which the sound is most like itself, by its autocorrelation over that of
+    the window (Boersma 1993)."""
     length, size = 640, 2048
     window = torch.hann_window(length)
     parts = torch.cat([waveform.unfold(0, length, length) * window, window[None]])
@@ -129,10 +126,8 @@ def probe_scores(learnt: Measured, held_out: Measured) -> Scores:
 
 def untrained_twin(model, seed: int = 0):
     """The model with an encoder of the same shape that has learnt nothing: a control for probes.
-
     Its weights are random and depend on `seed` alone; the position table, which nobody learns, is
-    the same. The decoder is the model's own, not a copy.
-    """
+    the same. The decoder is the model's own, not a copy."""
     own = model.encoder.whisper
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -1,9 +1,4 @@
-"""Notebook 03: is there a gap between sound and words, and does the projector bridge it?
-
-The notebook sends one clip through a fresh projector and through the trained one. This module
-compares what comes out with the decoder's token embeddings, lets a fresh projector learn one
-sentence by heart, and breaks the trained one in three ways.
-"""
+"""Notebook 03: is there a gap between sound and words, and does the projector bridge it?"""
 
 from collections.abc import Iterator, Sequence
 
@@ -18,15 +13,7 @@ from tiny_asr.course.lesson_02_layers import Words
 from tiny_asr.course.story import read_out
 from tiny_asr.decoder import token_loss
 from tiny_asr.figures.plots import MOST_TOKENS, principal
-from tiny_asr.figures.style import (
-    AUDIO,
-    MEL,
-    MONOSPACE,
-    TEXT,
-    Picture,
-    drawn,
-    seen,
-)
+from tiny_asr.figures.style import AUDIO, MEL, MONOSPACE, TEXT, Picture, drawn, seen
 from tiny_asr.figures.tables import Table
 from tiny_asr.projector import AudioProjector, stack_frames
 from tiny_asr.shapes import SAMPLE_RATE
@@ -40,10 +27,8 @@ MOST_COLUMNS = 32  # audio embeddings that a page can hold as text
 
 
 def fresh_projector(model) -> AudioProjector:
-    """A projector that nobody has trained, with the weights that training begins with.
-
-    The model stays as it is.
-    """
+    """A projector that nobody has trained, with the weights that training begins with. The model
+    stays as it is."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         projector = AudioProjector(model.config)
@@ -58,10 +43,8 @@ def cosines(vectors: Tensor, others: Tensor) -> Tensor:
 
 
 def best_cosines(tokens: Tensor, clouds: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The cosine of each vector to its nearest token: of random directions, clouds, tokens.
-
-    Tokens are (V, D), for each of them the nearest other one; clouds name -> vectors (N, D).
-    """
+    """The cosine of each vector to its nearest token: of random directions, clouds, tokens. Tokens
+    are (V, D), for each of them the nearest other one; clouds name -> vectors (N, D)."""
     noise = torch.randn(len(tokens), tokens.shape[1], generator=torch.Generator().manual_seed(0))
     clouds = {"random directions": noise} | clouds
     found = {name: cosines(cloud, tokens) for name, cloud in clouds.items()}
@@ -129,9 +112,7 @@ def clouds_view(tokens: Tensor, fresh: Tensor, trained: Tensor) -> Picture:
 
 def lineup(audio_embeddings: Tensor, table: Tensor, tokens: Sequence[int]) -> list[tuple]:
     """For each token, where among the embeddings (A, D) it is nearest: its place and rank there.
-
-    Rank 1 is the nearest of all tokens of the table (V, D).
-    """
+    Rank 1 is the nearest of all tokens of the table (V, D)."""
     found = cosines(audio_embeddings, table)
     ranks = [(found > found[:, [token]]).sum(dim=1) + 1 for token in tokens]
     return [(int(rank.argmin()), int(rank.min())) for rank in ranks]
@@ -140,10 +121,8 @@ def lineup(audio_embeddings: Tensor, table: Tensor, tokens: Sequence[int]) -> li
 def learn_by_heart(
     model, projector, encoder_output: Tensor, labels: Tensor, steps: int, every: int
 ) -> Iterator[tuple[int, float, str | None]]:
-    """Train a projector on one clip: (step, loss, what is written), every so many steps.
-
-    AdamW as in `training.trainer` (learning rate 1e-3, no warm-up). Only the projector changes.
-    """
+    """Train a projector on one clip: (step, loss, what is written), every so many steps. AdamW as
+    in `training.trainer` (learning rate 1e-3, no warm-up). Only the projector changes."""
     weights = [*projector.linear1.parameters(), *projector.linear2.parameters()]
     optimizer = torch.optim.AdamW(weights, 1e-3, betas=(0.9, 0.95), weight_decay=0)
     for step in range(steps + 1):

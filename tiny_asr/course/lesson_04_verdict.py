@@ -13,11 +13,9 @@ from torch import Tensor
 
 @contextmanager
 def turned(language_model, later: int = 0, still: bool = False) -> Iterator[None]:
-    """While the block runs, all positions are so much later, or nothing is turned at all.
-
-    For language models with rotary position embeddings (RoPE, Su et al. 2021), whose cosines and
-    sines come from one module, as in Llama and SmolLM3.
-    """
+    """While the block runs, all positions are so much later, or nothing is turned at all. For
+    language models with rotary position embeddings (RoPE, Su et al. 2021), whose cosines and sines
+    come from one module, as in Llama and SmolLM3."""
     rotary = language_model.base_model.rotary_emb
     usual = rotary.forward
 
@@ -59,9 +57,7 @@ def greedy(next_logits: Callable, prompt: list[int], end: int, most: int) -> lis
 @torch.no_grad()
 def surprise(model, audio_embeddings: Tensor, lengths: Tensor, texts: list[str]) -> list[Tensor]:
     """The surprise at each token of each text (L,), its end included, after what was heard.
-
-    Embeddings (B, A, llm_dim) with A = 0 are a prompt without audio.
-    """
+    Embeddings (B, A, llm_dim) with A = 0 are a prompt without audio."""
     labels = model.processor.labels(texts).to(model.device)
     logits = model.decoder.text_logits(audio_embeddings, lengths, labels)
     logs = logits.float().log_softmax(dim=-1)

@@ -1,8 +1,5 @@
-"""Notebook 04: how the decoder writes, watched from within.
-
-Each function here answers one question of the lesson with a measurement on the real model: how does
-a word become tokens, may a position see the future, what else might have been written, and where in
-the audio does the decoder look. The figures draw what was measured.
+"""Notebook 04: how the decoder writes, watched from within: each function answers one question of
+the lesson with a measurement on the real model, and the figures draw it.
 """
 
 import json
@@ -17,17 +14,7 @@ from torch import Tensor
 from tiny_asr.audio import pad_batch
 from tiny_asr.course.drawing import over_time, page, write_cells
 from tiny_asr.course.lesson_02_layers import mel_of
-from tiny_asr.figures.style import (
-    AUDIO,
-    MARK,
-    MONOSPACE,
-    PROMPT,
-    SOUND,
-    TEXT,
-    Picture,
-    drawn,
-    seen,
-)
+from tiny_asr.figures.style import AUDIO, MARK, MONOSPACE, PROMPT, SOUND, TEXT, Picture, drawn, seen
 from tiny_asr.shapes import HOP_LENGTH, SAMPLE_RATE
 
 MOST_STEPS = 16  # columns that a page can hold
@@ -39,10 +26,8 @@ MAPS = {"aspect": "auto", "interpolation": "nearest"}
 
 
 def merge_steps(tokenizer, word: str) -> list[str]:
-    """How byte-pair encoding builds the pieces of a word: its bytes, then one merge a line.
-
-    A space before the word belongs to it. The tokenizer is a byte-level one of `transformers`.
-    """
+    """How byte-pair encoding builds the pieces of a word: its bytes, then one merge a line. A space
+    before the word belongs to it. The tokenizer is a byte-level one of `transformers`."""
     backend = tokenizer.backend_tokenizer
     pairs = json.loads(backend.to_str())["model"]["merges"]
     rank = {tuple(pair): place for place, pair in enumerate(pairs)}
@@ -58,10 +43,9 @@ def merge_steps(tokenizer, word: str) -> list[str]:
 
 
 def pieces_of(tokenizer, text: str) -> list[tuple[str, int]]:
-    """(piece, id) of each token; a token that is only a part of a character as its bytes, `<C3>`.
-
-    A byte-level tokenizer writes each byte as one symbol, so a token's length says how many it has.
-    """
+    """(piece, id) of each token; a token that is only a part of a character as its bytes, `<C3>`. A
+    byte-level tokenizer writes each byte as one symbol, so a token's length says how many it
+    has."""
     normalizer = tokenizer.backend_tokenizer.normalizer
     raw = (normalizer.normalize_str(text) if normalizer else text).encode()
     ids = tokenizer(text, add_special_tokens=False).input_ids
@@ -96,10 +80,8 @@ def heard(model, clips: list[Tensor]) -> tuple[Tensor, Tensor]:
 @torch.no_grad()
 def nudges(model, embeddings: Tensor) -> Tensor:
     """How much each output of the decoder changes when one input is replaced by a strange vector.
-
     Inputs (1, N, llm_dim) -> (N, N) on the CPU: [i, j] is the change of output i, relative to its
-    length, when input j is replaced.
-    """
+    length, when input j is replaced."""
     length, width = embeddings.shape[1:]
     strange = torch.randn(width, generator=torch.Generator().manual_seed(0)).to(embeddings)
     strange *= embeddings[0].norm(dim=1).mean() / strange.norm()
@@ -113,10 +95,8 @@ def nudges(model, embeddings: Tensor) -> Tensor:
 
 @drawn
 def causal(parts: dict[str, int], changes: Tensor) -> Picture:
-    """What the mask allows, and the changes (N, N) that were measured with `nudges`.
-
-    The parts, name -> number of positions, are in order: prompt, audio, prompt, text.
-    """
+    """What the mask allows, and the changes (N, N) that were measured with `nudges`. The parts,
+    name -> number of positions, are in order: prompt, audio, prompt, text."""
     length, edges = len(changes), np.cumsum([0, *parts.values()])
     figure, (left, right) = page(3.7, 1, 2)
     middles = edges[:-1] + np.diff(edges) / 2
@@ -201,11 +181,9 @@ def every_step(model, written: Written) -> Picture:
 
 @torch.no_grad()
 def gaze(model, audio_embeddings: Tensor, tokens: Tensor) -> Tensor:
-    """How much attention each written token pays to each audio embedding, in each layer.
-
-    Embeddings (1, A, llm_dim) and tokens (L,), the end included -> (layers, L, A) float32 on the
-    CPU, the mean over the heads. Row l belongs to the position that predicts token l.
-    """
+    """How much attention each written token pays to each audio embedding, in each layer. Embeddings
+    (1, A, llm_dim) and tokens (L,), the end included -> (layers, L, A) float32 on the CPU, the mean
+    over the heads. Row l belongs to the position that predicts token l."""
     decoder, length = model.decoder, audio_embeddings.shape[1]
     text = tokens[None, :-1].to(model.device)
     lengths = torch.tensor([length], device=model.device)
@@ -224,9 +202,8 @@ def gaze(model, audio_embeddings: Tensor, tokens: Tensor) -> Tensor:
 
 def in_order(weights: Tensor) -> float:
     """Does the place most looked at, of weights (L, A), move on with the text? -1 to 1 (always).
-
-    The correlation of place and token number without the end token; 0 where all look at one place.
-    """
+    The correlation of place and token number without the end token; 0 where all look at one
+    place."""
     places = weights[:-1].argmax(dim=1).double()
     if len(places) < 2 or places.std() == 0:
         return 0.0

@@ -132,10 +132,8 @@ def case_curves(cases: dict) -> Picture:
 
 @drawn
 def loss_mask(model: ASRModel, text: str, embeddings: int) -> Picture:
-    """What the decoder reads, and below each position what it must predict there, if anything.
-
-    Of the clip's audio embeddings, so many, only the ends are drawn.
-    """
+    """What the decoder reads, and below each position what it must predict there, if anything. Of
+    the clip's audio embeddings, so many, only the ends are drawn."""
     tokenizer, decoder = model.processor.tokenizer, model.decoder
 
     def words(ids: Tensor) -> list[str]:

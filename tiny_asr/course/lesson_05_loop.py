@@ -1,7 +1,6 @@
 """Notebook 05: batches for a loop, what is seen while it runs, and loops that are broken.
 
-The loop itself is the student's. `train` is the course's own version of it, for whoever has not
-written one yet, and for the check to compare with.
+`train` is the course's own loop, for whoever has not written one yet, and to compare with.
 """
 
 import copy
@@ -168,10 +167,7 @@ class Case:
 
 def broken(mistake: str, model: ASRModel, batches: Batches) -> Case:
     """A fresh projector trained with one mistake, then asked to transcribe, the usual way.
-
-    Args:
-        mistake: "none", "rate too high", "rate too low", "wrong weights" or "wrong texts".
-    """
+    `mistake`: "none", "rate too high", "rate too low", "wrong weights" or "wrong texts"."""
     model.reset_projector(seed=0)
     projector, losses = model.audio_projector, []
     factor = {"rate too high": TOO_HIGH, "rate too low": TOO_LOW}.get(mistake, 1)

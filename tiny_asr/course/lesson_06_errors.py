@@ -1,7 +1,5 @@
-"""What notebook 06 needs to judge a recogniser: errors, luck, noise, silence.
-
-The measuring itself is `evaluation.score`. Here are its pictures, and experiments that are too
-small or too rough for the package. All randomness is seeded; rates are in per cent.
+"""What notebook 06 needs to judge a recogniser beside `evaluation.score`: pictures of errors, luck,
+noise, silence, and small experiments. All randomness is seeded; rates are in per cent.
 """
 
 from collections import Counter
@@ -32,9 +30,7 @@ OPS = {"substitute": "S", "delete": "D", "insert": "I", "equal": "="}
 
 def edit_table(said: Sequence[str], heard: Sequence[str]) -> np.ndarray:
     """(N + 1, M + 1): the fewest edits that turn the first i words said into the first j heard.
-
-    Wagner and Fischer 1974, "The string-to-string correction problem". Letters work as well.
-    """
+    Wagner and Fischer 1974, "The string-to-string correction problem". Letters work as well."""
     table = np.add.outer(np.arange(len(said) + 1), np.arange(len(heard) + 1))
     for i, word in enumerate(said, start=1):
         for j, other in enumerate(heard, start=1):
@@ -63,9 +59,7 @@ def edit_pairs(said: Sequence[str], heard: Sequence[str]) -> list[tuple[str, str
 
 class Alignment:
     """Said above heard, word by word, below a title; each error has its letter and its colour.
-
-    Pairs are (op, said, heard), as `edit_pairs` or `tiny_asr.evaluation.score.align` gives them.
-    """
+    Pairs are (op, said, heard), as `edit_pairs` or `tiny_asr.evaluation.score.align` gives them."""
 
     def __init__(self, pairs: Iterable[tuple[str, str, str]], title: str = ""):
         self.pairs = [(OPS.get(op, op), said, heard) for op, said, heard in pairs]
@@ -167,10 +161,8 @@ def shares_picture(shares: dict[str, tuple[int, int]], label: str) -> Picture:
 def resampled(
     result: Result, clips: int | None = None, seed: int = 0, against: Result | None = None
 ) -> np.ndarray:
-    """WERs (RESAMPLES,) of test sets of so many clips (its own number), drawn from a result's.
-
-    With `against`, the difference to that result on the very same draws.
-    """
+    """WERs (RESAMPLES,) of test sets of so many clips (its own number), drawn from a result's. With
+    `against`, the difference to that result on the very same draws."""
     words = np.array([row.words for row in result.rows])
     errors = np.array([row.errors for row in result.rows])
     if against is not None:

@@ -1,8 +1,7 @@
 """When was each word said? Notebook 06's answer, from what the decoder looks at while it writes.
 
-A decoder that reads audio embeddings as if they were words never says where in the sound a word
-was. But it looks there: attention on the audio, forced into the order of the words, gives times on
-a grid of one audio embedding. Their error is measured against the edges of the sound itself.
+Attention on the audio, forced into the order of the words, gives times on a grid of one audio
+embedding. Their error is measured against the edges of the sound itself.
 """
 
 import numpy as np
@@ -25,11 +24,9 @@ def edges(waveform: torch.Tensor, below_db: float = 35) -> tuple[float, float]:
 
 @torch.no_grad()
 def attention_to_audio(model, waveform: torch.Tensor) -> tuple[list[str], np.ndarray]:
-    """The words that a model writes of a clip (S,), and what each one looks at: (W, A).
-
-    Attention of the upper half of the layers, averaged over heads and over a word's tokens, above
-    its average over the audio: positive where the word looks more than elsewhere.
-    """
+    """The words that a model writes of a clip (S,), and what each one looks at: (W, A). Attention
+    of the upper half of the layers, averaged over heads and over a word's tokens, above its average
+    over the audio: positive where the word looks more than elsewhere."""
     audio, _ = heard(model, [waveform])
     tokens = model.generate([waveform])[0]
     weights = gaze(model, audio, tokens)
@@ -56,10 +53,8 @@ def _placed(model, waveform: torch.Tensor) -> tuple[list[str], np.ndarray, list[
 
 
 def by_attention(model, waveform: torch.Tensor) -> list[Word]:
-    """What a model writes of a clip (S,), each word when it was looked at, in s.
-
-    Empty where nothing was written, or more words than the clip has audio embeddings.
-    """
+    """What a model writes of a clip (S,), each word when it was looked at, in s. Empty where
+    nothing was written, or more words than the clip has audio embeddings."""
     words, _, times = _placed(model, waveform)
     return [Word(word, *ends) for word, ends in zip(words, times, strict=False)]
 

@@ -1,9 +1,7 @@
-"""A quiz that answers at once, and reads well where nothing runs.
+"""A quiz that answers at once, and reads well where nothing runs: its answers are folded there.
 
-In a running notebook each option is a button (Tab moves to it, Space presses it), and every choice
-is answered with a sentence: a wrong one says what speaks against it. On GitHub and on paper the
-same questions stand there with their answers folded away. Buttons and not radio buttons, because
-JupyterLab takes the arrow keys that these need for itself. The questions are in `quizzes/`.
+Buttons and not radio buttons, because JupyterLab takes the arrow keys that these need for itself.
+The questions are in `quizzes/`.
 """
 
 import tomllib

@@ -1,10 +1,8 @@
 """Your own voice in a notebook: record from the browser's microphone, or pick a file.
 
-The kernel may run in another building than the microphone, so the browser has to record. It also
-has decoders for whatever a phone writes, and a resampler; so it decodes, too (`recorder.js`), and
-what arrives here is always the same: mono float32 samples at 16 kHz. They come as a message and not
-as the widget's state, because a notebook can be saved with the state of its widgets, and nobody's
-voice should be published with a notebook by accident.
+The browser records, decodes and resamples (`recorder.js`); what arrives here is always mono float32
+at 16 kHz. It comes as a message and not as the widget's state, which is saved with a notebook:
+nobody's voice should be published by accident.
 """
 
 from pathlib import Path

@@ -1,8 +1,7 @@
-"""What pre-processing throws away, as sounds to listen to.
+"""What pre-processing throws away, as sounds to listen to: too few samples, bits, or hertz.
 
-A student believes a loss that was heard. Each function makes the sound after one loss: too few
-samples, too few bits, too low a rate. They work in float64 and `players` rounds to 16 bits, so that
-a notebook stores the same bytes on every machine.
+They are made in float64 and `players` rounds to 16 bits, so that a notebook stores the same bytes
+everywhere.
 """
 
 import base64
@@ -41,9 +40,7 @@ def snr_db(clean: Tensor, changed: Tensor) -> float:
 
 def band_limited(waveform: Tensor, rate: int) -> Tensor:
     """As recorded at a lower rate in Hz, properly: all above rate / 2 is filtered out first: (S,).
-
-    The result is at 16 kHz again, so that it can be played and recognised like any clip.
-    """
+    The result is at 16 kHz again, so that it can be played and recognised like any clip."""
     low = torchaudio.functional.resample(waveform.double(), SAMPLE_RATE, rate)
     return torchaudio.functional.resample(low, rate, SAMPLE_RATE)[: len(waveform)]
 

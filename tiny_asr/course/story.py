@@ -38,10 +38,8 @@ SAID = " ".join(word for word, _, _ in words_of("sample"))  # as the decoder wri
 
 def missed(written: str, said: str = SAID) -> range:
     """The words of what was said, by number, from the first that was written otherwise to the last.
-
     Where both are the same it is the last word alone, so that there is a place to look at. An
-    invented word counts for the one that it stands before.
-    """
+    invented word counts for the one that it stands before."""
     words, number, wrong = said.split(), 0, []
     for operation, _, _ in align(said, written):
         if operation != "equal":
@@ -81,12 +79,8 @@ def span(clip: str, model, words: range) -> slice:
 
 def marked(texts: dict[str, str | None], said: str = SENTENCE) -> Markdown:
     """What was said, and below it each text: in bold what is wrong, struck through what is missing.
-
-    Case and punctuation don't count.
-
-    Args:
-        texts: what each row is called -> its text; None for an exercise not attempted yet.
-    """
+    Case and punctuation don't count. `texts`: what each row is called -> its text; None for an
+    exercise not attempted yet."""
     rows = [f"| said | {said} |", "|---|---|"]
     styles = {"equal": "{1}", "delete": "~~{0}~~"}
     for name, text in texts.items():
@@ -99,10 +93,8 @@ def marked(texts: dict[str, str | None], said: str = SENTENCE) -> Markdown:
 
 
 def read_out(model, audio_embeddings: Tensor) -> str | None:
-    """What a model's decoder writes when it reads these audio embeddings (1, A, llm_dim).
-
-    None for `...`, an exercise that is not attempted yet.
-    """
+    """What a model's decoder writes when it reads these audio embeddings (1, A, llm_dim). None for
+    `...`, an exercise that is not attempted yet."""
     if audio_embeddings is ...:
         return None
     rows = torch.as_tensor(audio_embeddings).to(model.device)

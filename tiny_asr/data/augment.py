@@ -1,12 +1,9 @@
 """Augmentation: the same few hours of speech, heard as if in many rooms and over many telephones.
 
-A projector of two million weights learns three hours of speech by heart and recognises nobody else.
-Changing each clip a little every time it is heard is the cheapest cure, done on the device where
-the batch lies anyway. What happens to a clip is drawn from (seed, epoch, id) alone, so that neither
-its batch, nor the number of processes, nor a resumed run changes it.
-
-Everything is off by default. The order is the world's: the speaker's speed, the room, the noise in
-it, the channel, the recording's level; then masks on the log-mel and on the encoder's output.
+What happens to a clip is drawn from (seed, epoch, id) alone, so that neither its batch, nor the
+number of processes, nor a resumed run changes it. The order is the world's: the speaker's speed,
+the room, the noise in it, the channel, the recording's level; then masks on the log-mel and on the
+encoder's output.
 """
 
 import hashlib

@@ -1,8 +1,4 @@
-"""From clips to batches: which clips together, decoded ahead of their use.
-
-The batches depend on the data, the seed and the epoch alone: they are made for all processes
-together and split among them afterwards, so that another number of GPUs changes nothing.
-"""
+"""From clips to batches: which clips together, decoded ahead of their use."""
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -158,16 +154,11 @@ class Loader:
             try:
                 waveforms.append(future.result())
             except BadClip as bad:
-                self.data.drop(index, bad.reason)
+                self.data.drop(index, bad)
             else:
                 clips.append(self.data[index])
         padded, lengths = torch.zeros(0, 0), torch.zeros(0, dtype=torch.int64)
         if waveforms:
             padded, lengths = pad_batch(waveforms, self.multiple, self.pin)
-        return Batch(
-            [clip.id for clip in clips],
-            padded,
-            lengths,
-            [clip.text for clip in clips],
-            [clip.seconds for clip in clips],
-        )
+        texts, seconds = [clip.text for clip in clips], [clip.seconds for clip in clips]
+        return Batch([clip.id for clip in clips], padded, lengths, texts, seconds)

@@ -1,18 +1,18 @@
 """From a data set on disk or on the hub to batches of sound and text.
 
-Most training runs go wrong here rather than in the model: a clip without its text, a torn file, a
-batch that does not fit into memory, an order of clips that another number of GPUs changes. So every
-clip that is left out is counted with its reason, audio stays encoded until a batch needs it, and
-the batches depend on the data, the seed and the epoch alone: they are made for all processes
-together and split among them afterwards.
+Most training runs go wrong here rather than in the model: a clip without its text, a torn file. So
+every clip that is left out is named with its reason, and audio stays encoded until a batch needs
+it.
 """
 
+import csv
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain, count, islice
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -39,12 +39,20 @@ GROUP_COLUMNS |= {"speaker_id": "speaker", "gender": "gender", "accent": "accent
 OTHER_COLUMNS = {"id", "seconds", "sampling_rate", "sample_rate", *GROUP_COLUMNS}
 
 
+class LeftOut(NamedTuple):
+    """A clip that is not used: its id, the reason it is counted under, and what was found."""
+
+    id: str
+    reason: str
+    detail: str = ""
+
+
 class SpeechData(Sequence[Utterance]):
-    """A data set's clips, and a count of those left out by reason in `dropped`.
+    """A data set's clips, and those left out: `left_out` names them, `dropped` counts the reasons.
 
     Args:
         utterances: what is kept; ids that occur again get `#2`, `#3`, ... appended.
-        dropped: what was left out before.
+        unread: what was left out before.
         name: for messages.
         shares: of a mixture, whose clips are those of one share after the other.
     Raises ValueError if nothing is kept.
@@ -53,7 +61,7 @@ class SpeechData(Sequence[Utterance]):
     def __init__(
         self,
         utterances: Iterable[Utterance],
-        dropped: Counter | None = None,
+        unread: Iterable[LeftOut] = (),
         name: str = "data",
         shares: Sequence[Share] = (),
     ):
@@ -68,12 +76,12 @@ class SpeechData(Sequence[Utterance]):
             self._utterances.append(
                 utterance if unique == utterance.id else replace(utterance, id=unique)
             )
-        self.dropped, self.name, self.shares = Counter(dropped), name, list(shares)
-        self._bad: set[int] = set()
+        self.unread, self.name, self.shares = list(unread), name, list(shares)
+        self.bad: dict[int, LeftOut] = {}  # by index, those that turned out bad when decoded
         if not self._utterances:
             raise ValueError(
                 f"{name} has no usable clip ({self._reasons() or 'it has no rows'}); expected at "
-                f"least one: {_advice(self.dropped)}"
+                f"least one: {_advice(self.unread)}"
             )
 
     def __len__(self) -> int:
@@ -82,17 +90,26 @@ class SpeechData(Sequence[Utterance]):
     def __getitem__(self, index: int) -> Utterance:
         return self._utterances[index]
 
-    def drop(self, index: int, reason: str) -> None:
+    @property
+    def left_out(self) -> list[LeftOut]:
+        """All that is left out, in the data's order as far as it is known."""
+        return [*self.unread, *(self.bad[index] for index in sorted(self.bad))]
+
+    @property
+    def dropped(self) -> Counter:
+        """Of those left out `{reason: clips}`."""
+        return Counter(clip.reason for clip in self.left_out)
+
+    def drop(self, index: int, bad: BadClip) -> None:
         """Count a clip that turned out bad when decoded: once, however often that happens.
 
         It stays in the data, so that batches do not depend on what was decoded before. Raises
         ValueError when every clip was dropped so.
         """
-        if index in self._bad:
+        if index in self.bad:
             return
-        self._bad.add(index)
-        self.dropped[reason] += 1
-        if len(self._bad) == len(self):
+        self.bad[index] = LeftOut(self[index].id, bad.reason, str(bad))
+        if len(self.bad) == len(self):
             raise ValueError(
                 f"every clip of {self.name} was dropped ({self._reasons()}); expected at least one "
                 "that decodes: listen to a few, or fetch them again"
@@ -106,7 +123,7 @@ class SpeechData(Sequence[Utterance]):
                 waveforms.append(clip.load())
             except BadClip as bad:
                 say(f"left out of {self.name}: {bad}")
-                self.drop(index, bad.reason)
+                self.drop(index, bad)
         return waveforms
 
     def with_noise(self, noise: Sequence[Utterance], share: float = 0.04) -> "SpeechData":
@@ -126,7 +143,7 @@ class SpeechData(Sequence[Utterance]):
         if shares and chosen:
             weight = sum(one.weight for one in shares) * share / (1 - share)
             shares = [*shares, Share("noise", count, weight)]
-        return SpeechData([*self, *chosen], self.dropped, self.name, shares)
+        return SpeechData([*self, *chosen], self.unread, self.name, shares)
 
     def epoch(self, seed: int, epoch: int) -> np.ndarray | None:
         """Which clips an epoch of a mixture holds (see `mixing`); None where it is all of them."""
@@ -143,12 +160,26 @@ class SpeechData(Sequence[Utterance]):
             for one, taken in zip(self.shares, counts, strict=True):
                 part = f"{taken / sum(counts):.0%}, {taken} of {one.clips} clips"
                 text += f"\nof an epoch {part}: {one.name}"
-        if self.dropped:
-            text += f"\ndropped {self.dropped.total()}: {self._reasons()}"
+        if left_out := self.left_out:
+            text += f"\ndropped {len(left_out)}: {self._reasons()}"
         return text
 
     def _reasons(self) -> str:
         return ", ".join(f"{reason} {count}" for reason, count in self.dropped.most_common())
+
+
+def write_left_out(path: Path, sets: Iterable[SpeechData]) -> None:
+    """Write which clips some data sets leave out as CSV: id, reason, detail, data; no file is made
+    for none. Rows that are there already stay, so that a resumed run forgets nothing. Raises
+    OSError."""
+    how = {"newline": "", "encoding": "utf-8", "errors": "surrogateescape"}  # of odd file names
+    rows = [(*clip, data.name) for data in sets for clip in data.left_out]
+    if path.is_file():
+        with open(path, **how) as file:
+            rows = [tuple(row) for row in csv.reader(file)][1:] + rows
+    if rows:
+        with open(path, "w", **how) as file:
+            csv.writer(file).writerows([(*LeftOut._fields, "data"), *dict.fromkeys(rows)])
 
 
 def load_data(
@@ -191,40 +222,40 @@ def load_data(
             f"limit={limit} came for a mixture, where it would leave sets out; expected it in the "
             "items of data: give each its own limit"
         )
-    read, dropped, first, numbers = [], Counter(), {}, count()
+    read, left_out, numbers = [], [], count()
     how = (require_text, max_seconds, text)
     for part in parts:
         left = None if limit is None else limit - sum(map(len, read))
         limits = [most for most in (left, part.limit) if most is not None]
-        clips = _usable(part, numbers, dropped, first, *how) if left != 0 else iter(())
+        clips = _usable(part, numbers, left_out, *how) if left != 0 else iter(())
         read.append(list(islice(clips, min(limits, default=None))))
     title = ", ".join(part.data for part in parts)
-    for reason, bad in first.items():
-        lost = f"{dropped[reason]} left out for {reason}"
-        warnings.warn(f"{title}: {lost}, the first is {bad}", stacklevel=2)
+    for reason in (UNWRITABLE, TOO_MUCH, TOO_LITTLE):
+        if lost := [clip.detail for clip in left_out if clip.reason == reason]:
+            what = f"{title}: {len(lost)} left out for {reason}, the first is {lost[0]}"
+            warnings.warn(what, stacklevel=2)
     if mixed and (empty := [p.data for p, clips in zip(parts, read, strict=True) if not clips]):
         raise ValueError(
             f"{', '.join(empty)} of a mixture has no usable clip; expected some of each set: "
-            f"{_advice(dropped)}"
+            f"{_advice(left_out)}"
         )
     shares = (
         Share(part.data, len(clips), part.weight)
         for part, clips in zip(parts, read, strict=True)
         if part.weight is not None
     )
-    return SpeechData(chain.from_iterable(read), dropped, title, list(shares))
+    return SpeechData(chain.from_iterable(read), left_out, title, list(shares))
 
 
 def _usable(
     part: Part,
     numbers: Iterator[int],
-    dropped: Counter,
-    first: dict[str, str],
+    left_out: list[LeftOut],
     require_text: bool,
     max_seconds: float | None,
     text: str,
 ) -> Iterator[Utterance]:
-    """The clips of a part that training can use; the others are counted in `dropped`."""
+    """The clips of a part that training can use; the others are added to `left_out`."""
     columns = Columns(part.audio_column, part.text_column, require_text, frozenset(OTHER_COLUMNS))
     for row in read_rows(part.source, part.split, columns):
         number, audio, said = next(numbers), row[part.audio_column], row.get(part.text_column)
@@ -244,9 +275,7 @@ def _usable(
             if require_text:
                 check_pace(target, seconds, name)
         except BadClip as bad:
-            dropped[bad.reason] += 1
-            if bad.reason in (UNWRITABLE, TOO_MUCH, TOO_LITTLE):
-                first.setdefault(bad.reason, str(bad))
+            left_out.append(LeftOut(name, bad.reason, str(bad)))
             continue
         groups = {
             name: str(row[column])
@@ -256,9 +285,9 @@ def _usable(
         yield Utterance(name, target, seconds, groups, audio)
 
 
-def _advice(dropped: Counter) -> str:
+def _advice(left_out: Iterable[LeftOut]) -> str:
     """What to do where no clip is left."""
-    if UNWRITABLE in dropped:
+    if any(clip.reason == UNWRITABLE for clip in left_out):
         return "keep the text as it is written with --text written, or write it as it is spoken"
     return "check the audio and text columns"
 
@@ -266,4 +295,4 @@ def _advice(dropped: Counter) -> str:
 def noise_utterances(source: str | Path | Sequence[str | Path], **options) -> SpeechData:
     """Clips in which nobody speaks: any source and options of `load_data`, whatever its text."""
     clips = load_data(source, require_text=False, **options)
-    return SpeechData([replace(clip, text="") for clip in clips], clips.dropped, clips.name)
+    return SpeechData([replace(clip, text="") for clip in clips], clips.unread, clips.name)

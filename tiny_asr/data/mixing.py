@@ -1,13 +1,8 @@
 """Several data sets as one: each with its own split and columns, and mixed by weight.
 
-A practitioner has 50 hours of his own and takes 100 of LibriSpeech beside them. Heard one after the
-other, twice as much is LibriSpeech; with weights, it is what he says.
-
 An epoch of a mixture never holds a clip twice. The set that has the fewest clips for its weight is
 heard whole in each epoch. Of every other set an epoch has as many clips as its weight asks for, and
 the next epoch goes on where this one ended, in an order that the seed decides, round and round.
-What an epoch holds depends on the data, the weights, the seed and the epoch alone: a run that is
-resumed hears what it would have heard.
 """
 
 import math

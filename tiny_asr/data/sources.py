@@ -1,8 +1,7 @@
 """Where a data set's rows come from: tables, folders as other programs write them, or the hub.
 
-A course's data is a folder on a laptop, a practitioner's is a hub id or forty parquet shards. All
-become the same thing here, rows whose audio is still encoded, and a source that can't be read says
-so in a line. `datasets` is only asked for the bytes, never to decode, which would need FFmpeg.
+All become rows whose audio is still encoded. `datasets` is only asked for the bytes, never to
+decode, which would need FFmpeg.
 """
 
 import csv

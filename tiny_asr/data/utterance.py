@@ -1,8 +1,7 @@
 """One clip and its text: what it holds, and why it may be left out.
 
-A clip stays the encoded file that it came as until a batch needs it, so that a day of speech fits
-into a laptop's memory. What is wrong with a clip often shows only then; it raises `BadClip`, whose
-`reason` is counted, so that nobody has to wonder where a tenth of the data went.
+A clip stays the encoded file that it came as until a batch needs it. What is wrong with it often
+shows only then; it raises `BadClip`, whose `reason` is counted.
 """
 
 import hashlib
@@ -189,10 +188,8 @@ def _broken(text: str) -> set[str]:
 
 
 def _lost(text: str) -> set[str]:
-    """What a plain target would lose although it is spoken.
-
-    That is other scripts, and symbols: `$5` is not said "5", nor `1/2` "1 2".
-    """
+    """What a plain target would lose although it is spoken. That is other scripts, and symbols:
+    `$5` is not said "5", nor `1/2` "1 2"."""
     rest = re.sub(r"(?<=\d) ?%", "", text)
     lost = set(re.findall(r"[%@#§ªº]|(?<![\w.,])-(?=\d)|(?<=\d)/(?=\d)", rest))
     for character in set(rest) - set("&`\u00b4"):

@@ -1,7 +1,5 @@
-"""What the page of `tiny-asr demo` shows of one clip, piece by piece as it comes to be.
-
-`follow` sends a clip through a model and yields what there is so far: the text as it is written,
-the shape of every stage, pictures. It knows nothing of Gradio; `page` puts it on a page.
+"""What the page of `tiny-asr demo` shows of one clip, piece by piece as it comes to be: text, the
+shape of every stage, pictures. It knows nothing of Gradio.
 """
 
 import time
@@ -48,10 +46,8 @@ class Shown(NamedTuple):
 
 
 def bundled_clips() -> dict[str, object]:
-    """Clips that come along, each as `load_audio` takes it, under the name that the page shows.
-
-    The sample is in every installation; a sentence of each of VOICES where the speech data is.
-    """
+    """Clips that come along, each as `load_audio` takes it, under the name that the page shows. The
+    sample is in every installation; a sentence of each of VOICES where the speech data is."""
     clips: dict[str, object] = {"the sentence of the course": sample_clip()}
     speech = data_dir() / "speech" / "test.parquet"
     if speech.is_file():

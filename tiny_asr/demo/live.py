@@ -1,7 +1,6 @@
-"""What the page of `tiny-asr demo` shows while somebody speaks.
+"""What the page of `tiny-asr demo` shows while somebody speaks. It knows nothing of Gradio.
 
-A `Listener` works in a thread of its own, so that the page can put in each block of sound as it
-comes, and show what is understood by then. It knows nothing of Gradio; `page` puts it on a page.
+A `Listener` works in a thread of its own, so that the page can put in each block as it comes.
 """
 
 from collections.abc import Sequence

@@ -245,7 +245,7 @@ def _sounds(
         try:
             parts = item.load(max_seconds=None).split(MAX_SAMPLES)
         except BadClip as bad:
-            dataset.drop(index, bad.reason)
+            dataset.drop(index, bad)
             yield [], [], 1
             continue
         if mixer is not None:

@@ -1,21 +1,11 @@
-"""The two figures that are drawn by hand: the shape contract to scale, and the decoder's sequence.
-
-Neither has axes in matplotlib's sense. Both are sheets whose unit is the inch, so that a bar's
-length and a cell's place follow from the trace's numbers and nothing else.
+"""The decoder's sequence, drawn by hand in inches: a cell's place follows from the trace's
+numbers and nothing else.
 """
 
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch, Rectangle
 
-from tiny_asr.figures.style import (
-    MARK,
-    MONOSPACE,
-    WIDTH,
-    Picture,
-    decoder_parts,
-    drawn,
-    seen,
-)
+from tiny_asr.figures.style import MARK, MONOSPACE, WIDTH, Picture, decoder_parts, drawn, seen
 from tiny_asr.figures.trace import Trace
 
 
@@ -41,13 +31,9 @@ def cell(axes: Axes, x: float, y: float, width: float, text: str, face: str, ink
 
 @drawn
 def decoder_input(trace: Trace, model) -> Picture:
-    """The sequence that the decoder reads and goes on writing, a cell a position, numbered.
-
-    Long runs are cut, and the cut says how much is left out.
-
-    Args:
-        model: the `ASRModel` of the trace, for the prompt's tokens.
-    """
+    """The sequence that the decoder reads and goes on writing, a cell a position, numbered. Long
+    runs are cut, and the cut says how much is left out. `model`: the `ASRModel` of the trace, for
+    the prompt's tokens."""
     decode, decoder = model.processor.tokenizer.decode, model.decoder
     before, after = decoder.prompt_before[0], decoder.prompt_after[0]
     audio = [f"audio[{index}]" for index in range(trace.sizes["A"])]

@@ -1,10 +1,7 @@
-"""Every figure of the notebooks and of the command line.
+"""Every figure of a `Trace`, for notebooks and the command line, its sizes read off the tensors.
 
-A shape is a list of numbers until it is drawn. These figures draw one clip's `Trace` with every
-size read off its tensors, so that a picture cannot tell another story than the model. Each carries
-an alt text with the numbers that a seeing reader would read off it: `show` hands it to the
-notebook, `save` writes it into the file. They are matplotlib figures outside pyplot: none stays
-open, none needs a screen, and the same trace gives the same bytes.
+Each carries an alt text with the numbers that a seeing reader would read off it. They are
+matplotlib figures outside pyplot, and the same trace gives the same bytes.
 """
 
 import textwrap
@@ -42,16 +39,8 @@ from tiny_asr.figures.trace import Trace
 from tiny_asr.hub import BUNDLED
 from tiny_asr.shapes import SAMPLE_RATE
 
-__all__ = [
-    "decoder_input",
-    "embeddings",
-    "journey",
-    "log_mel",
-    "modality_gap",
-    "png",
-    "save",
-    "show",
-]
+__all__ = ["decoder_input", "embeddings", "journey", "log_mel", "modality_gap"]
+__all__ += ["png", "save", "show"]
 MOST_TOKENS = 1000  # tokens of a vocabulary that a scatter plot can hold
 
 
@@ -71,15 +60,8 @@ def _draw_waveform(axes: Axes, samples: np.ndarray, seconds: float, legend: bool
 
 def _draw_cells(axes: Axes, rows: Tensor, duration: float, **options):
     """An image, one cell a number: averaging cells would hide the few loud ones among many."""
-    extent = (0, duration, 0, len(rows))
-    image = axes.imshow(
-        rows.numpy(),
-        aspect="auto",
-        origin="lower",
-        interpolation="nearest",
-        extent=extent,
-        **options,
-    )
+    options |= {"aspect": "auto", "origin": "lower", "interpolation": "nearest"}
+    image = axes.imshow(rows.numpy(), extent=(0, duration, 0, len(rows)), **options)
     axes.set(xlabel="time in s")
     return image
 
@@ -100,11 +82,8 @@ def _draw_log_mel(axes: Axes, trace: Trace, legend: bool = True) -> None:
 
 @drawn
 def log_mel(trace: Trace, words=()) -> Picture:
-    """The log-mel spectrogram: what the encoder hears, with its bins in Hz as well.
-
-    Args:
-        words: (word, begin, end) in s, to be named above.
-    """
+    """The log-mel spectrogram: what the encoder hears, with its bins in Hz as well. `words`: (word,
+    begin, end) in s, to be named above."""
     figure = Picture(figsize=(WIDTH, 3.2), layout="constrained")
     axes = figure.subplots()
     _draw_log_mel(axes, trace)
@@ -177,10 +156,7 @@ def principal(points: Tensor) -> tuple[Tensor, Tensor]:
 @drawn
 def modality_gap(trace: Trace, model) -> Picture:
     """Do audio embeddings lie where the decoder's token embeddings do? A PCA, and their loudness.
-
-    Args:
-        model: the `ASRModel` of the trace.
-    """
+    `model`: the `ASRModel` of the trace."""
     frames, audio = trace["encoder_output"][0], trace["audio_embeddings"][0]
     tokens = model.decoder.some_embeddings(MOST_TOKENS).float().cpu()
     points, share = principal(torch.cat([tokens, audio]))
@@ -239,10 +215,7 @@ def draw_panels(panels, trace: Trace, legend: bool = True, words=()) -> None:
 @drawn
 def journey(trace: Trace, words=()) -> Picture:
     """One page, from sound to text: four panels on one time axis, the decoder's input, the text.
-
-    Args:
-        words: (word, begin, end) in s, to be named above the panels.
-    """
+    `words`: (word, begin, end) in s, to be named above the panels."""
     figure = Picture(figsize=(8.27, 11.69), layout="constrained")  # A4
     *panels, strip, below = figure.subplots(6, 1, height_ratios=[1, 1.4, 1.6, 1.6, 0.3, 1.3])
     draw_panels(panels, trace, words=words)

@@ -1,8 +1,7 @@
 """What all figures share: style, alt text, output; the words and numbers read off a trace.
 
-A figure here is a `Picture`: a matplotlib figure outside pyplot, so that none stays open and none
-needs a screen, with an alt text that `show` hands to the notebook and `save` writes into the file.
-The same trace gives the same bytes.
+A `Picture` is a matplotlib figure outside pyplot: none stays open. `show` hands
+its alt text to the notebook, `save` writes it into the file.
 """
 
 import base64
@@ -93,11 +92,8 @@ def _bundle(figure: Figure, alt: str | None = None) -> tuple[dict, dict]:
 
 
 def show(figure: Figure, alt: str | None = None) -> None:
-    """Display a figure in a notebook with its alt text, and close it.
-
-    Args:
-        figure: one of this module; or any other, together with `alt`, what is seen on it.
-    """
+    """Display a figure in a notebook with its alt text, and close it. `figure`: one of this module;
+    or any other, together with `alt`, what is seen on it."""
     from IPython.display import display  # the command line draws, too, and has no notebook
     from matplotlib import pyplot
 

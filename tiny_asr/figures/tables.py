@@ -36,10 +36,7 @@ class Table:
 
 def contract_table(*names: str) -> Table:
     """The contract as a table: all stages, or the named ones (what flows into and out of a lesson).
-
-    Args:
-        names: of stages in `CONTRACT`.
-    """
+    `names`: of stages in `CONTRACT`."""
     return Table(
         [
             {"stage": line.name, "shape": line.shape, "kind": line.kind, "meaning": line.meaning}

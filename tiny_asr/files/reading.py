@@ -1,7 +1,6 @@
 """What is in a sound file: all the samples that are there, whatever its header claims.
 
-Headers err. A file that was written to a pipe says 0 samples, or 4 GB; one that was torn promises
-what is gone; an MP3 of variable rate says nothing, and a guess from its size drops half of it. So a
+Headers err: 0 samples, or 4 GB, in what was written to a pipe; in a torn file what is gone. So a
 file is read in blocks until nothing more comes, and what it lacks then is told.
 """
 
@@ -13,7 +12,6 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
 from typing import BinaryIO
@@ -162,7 +160,7 @@ def read_sound(file: BinaryIO, name: str) -> Sound:
     """Begin to read a file that can seek; it must stay open until the blocks are read.
 
     WAV, AIFF, FLAC, Ogg and whatever else libsndfile knows, MP3, and what phones and browsers write
-    (M4A, MP4, WebM) where FFmpeg or torchcodec is there. Raises AudioError if it is none of these.
+    (M4A, MP4, WebM) where FFmpeg is there. Raises AudioError if it is none of these.
     """
     magic = file.read(12)
     file.seek(0)
@@ -255,18 +253,10 @@ def _read_mp3(data: bytes, name: str) -> Sound:
 
 
 def _read_by_ffmpeg(file: BinaryIO, name: str) -> Sound:
-    """Decode what libsndfile can't, if FFmpeg or torchcodec is installed."""
-    if not shutil.which("ffmpeg") and not find_spec("torchcodec"):
-        what = f"{name} is M4A, MP4, WebM, AAC or AMR, but here is neither `ffmpeg` nor torchcodec"
-        raise AudioError(UNREADABLE, f"{what}; expected one: install FFmpeg, or convert it to WAV")
+    """Decode what libsndfile can't, if FFmpeg is installed."""
     if not shutil.which("ffmpeg"):
-        from torchcodec.decoders import AudioDecoder  # takes seconds to import
-
-        try:
-            found = AudioDecoder(file.read()).get_all_samples()
-        except (RuntimeError, ValueError) as error:
-            raise AudioError(UNREADABLE, f"{name} cannot be decoded ({error!r:.200})") from error
-        return Sound(name, found.sample_rate, iter([found.data.T.numpy()]), found.duration_seconds)
+        what = f"{name} is M4A, MP4, WebM, AAC or AMR, but here is no `ffmpeg`; expected it"
+        raise AudioError(UNREADABLE, f"{what}: install FFmpeg, or convert the file to WAV")
     decoded = TemporaryFile()  # noqa: SIM115 - FLAC, read in blocks like any other
     with TemporaryDirectory() as folder:
         with open(Path(folder, "sound"), "wb") as copy:  # M4A's table may lie at its end: no pipe
@@ -308,9 +298,7 @@ def _with_true_size(file: BinaryIO) -> BinaryIO:
 
 def _ogg_streams(file: BinaryIO) -> tuple[bool, list[int]]:
     """Whether the last page is there and is marked as such; where each of the joined files begins.
-
-    Pages as in RFC 3533: flags in byte 5 (2 first, 4 last of a stream), sizes from byte 26 on.
-    """
+    Pages as in RFC 3533: flags in byte 5 (2 first, 4 last of a stream), sizes from byte 26 on."""
     size, at, flags, starts = file.seek(0, io.SEEK_END), 0, 2, []
     while at < size:
         file.seek(at)

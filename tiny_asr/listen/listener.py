@@ -1,14 +1,11 @@
 """Text of a recording that still goes on: `Listener`.
 
-Encoder and decoder read whole pieces of sound, and `audio.cut` makes these at pauses. So while
-somebody speaks, the piece since the last pause is read anew, again and again, and its text is
-tentative. It is final when the piece is: when no sound to come could make `cut` draw its borders
-elsewhere, as long as none is louder than the loudest so far, relative to which quiet is found.
-
-In the end the whole recording is cut, as `ASRModel.transcribe` does it. Pieces that were read
-before, sample for sample, keep their texts, and the others are read now: so the text is that of
-`transcribe`, whatever came when. (In bfloat16 and float16 batches of other sizes may round
-otherwise, see docs/serving.md.)
+While somebody speaks, the piece since the last pause is read anew, again and again, and its text is
+tentative. It is final when the piece is: when no sound to come could make `audio.cut` draw its
+borders elsewhere, as long as none is louder than the loudest so far, relative to which quiet is
+found. In the end the whole recording is cut, and only pieces that were not read before, sample for
+sample, are read: so the text is that of `ASRModel.transcribe`, whatever came when. (In bfloat16 and
+float16 batches of other sizes may round otherwise, see docs/serving.md.)
 """
 
 import time

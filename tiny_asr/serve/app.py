@@ -1,4 +1,5 @@
-"""The endpoint: `POST /v1/audio/transcriptions` in the shape of OpenAI's, and `GET /health`.
+"""The endpoint, in the shape of OpenAI's: `POST /v1/audio/transcriptions` and `GET /v1/models`;
+and `GET /health`.
 
 Every request gets an answer. Its sound is read in threads, its pieces are decoded by the one thread
 of `Batcher`, together with those of other requests; in between, the event loop is free.
@@ -6,6 +7,7 @@ of `Batcher`, together with those of other requests; in between, the event loop 
 
 import asyncio
 import hmac
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, NamedTuple
@@ -54,6 +56,7 @@ class Service:
         self.model, self.name, self.limits, self.token = model, name, limits, token
         self.batcher = Batcher(self._decode, limits.batch_size)
         self.open = self.answered = 0
+        self.created = int(time.time())
 
     def _decode(self, asked: list[Asked]) -> list[tuple[str, list[Word]]]:
         """The text of each piece, and its words in seconds of the piece."""
@@ -96,8 +99,17 @@ class Service:
             "batches": {str(n): count for n, count in sorted(self.batcher.sizes.items())},
         }
 
-    def _admit(self, request: Request) -> None:
-        """Refuse a request from nobody known, or one too many."""
+    def models(self, request: Request) -> Response:
+        """The list of the one model, as OpenAI's clients read it; a refusal of nobody known."""
+        try:
+            self._know(request)
+        except Refusal as refusal:
+            return refusal.response()
+        model = {"id": self.name, "object": "model", "created": self.created}
+        return JSONResponse({"object": "list", "data": [model | {"owned_by": "tiny_asr"}]})
+
+    def _know(self, request: Request) -> None:
+        """Refuse a request from nobody known."""
         if self.token is None and "origin" in request.headers:
             what = "this request comes from a page in a browser, and the server has no token"
             raise Refusal(403, f"{what}; expected none: start it with TINY_ASR_TOKEN set")
@@ -107,6 +119,10 @@ class Service:
                 what = "no valid token came; expected the header `Authorization: Bearer TOKEN`"
                 advice = "set it as your client's API key"
                 raise Refusal(401, f"{what}: {advice}", code="invalid_api_key")
+
+    def _admit(self, request: Request) -> None:
+        """Refuse a request from nobody known, or one too many."""
+        self._know(request)
         if self.open >= self.limits.requests:
             what = f"{self.open} requests are open here, which is the limit"
             raise Refusal(503, f"{what}: try again in {RETRY_SECONDS} s", code="overloaded")
@@ -252,6 +268,11 @@ def build(service: Service, on_start: Callable[[], None] = lambda: None) -> Fast
     async def transcriptions(request: Request) -> Response:
         """Transcribe the sound in the multipart field `file`."""
         return await service.answer(request)
+
+    @app.get("/v1/models")
+    async def models(request: Request) -> Response:
+        """The model that is served."""
+        return service.models(request)
 
     @app.get("/health")
     async def health() -> dict:

@@ -1,8 +1,7 @@
 """Requests that wait are decoded together: one thread, one model, batches of pieces.
 
-A clip is cut into pieces before it comes here, as `ASRModel.transcribe` cuts it, and what is
-written for a piece does not depend on the others in its batch. So what is queued are pieces, and
-each clip that waits gives one in turn: a sentence is not held up by the hour of sound before it.
+Pieces are cut as `ASRModel.transcribe` cuts them, and none depends on the others in its batch. Each
+clip that waits gives one in turn: a sentence is not held up by the hour of sound before it.
 """
 
 import logging

@@ -1,8 +1,4 @@
-"""What one client may ask for, and how it is told that it asked for more.
-
-Every refusal is JSON in the form that OpenAI's clients read, and reaches the client even while it
-is still sending.
-"""
+"""What one client may ask for, and how it is told, even while it sends, that it asked for more."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass

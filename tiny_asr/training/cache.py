@@ -31,7 +31,7 @@ from tiny_asr.config import ASRConfig
 from tiny_asr.data.augment import Augment, AugmentConfig
 from tiny_asr.data.batches import Batch, Loader, make_batches, rank_slice
 from tiny_asr.data.dataset import SpeechData
-from tiny_asr.data.utterance import Excerpt, Member, Utterance
+from tiny_asr.data.utterance import BadClip, Excerpt, Member, Utterance
 from tiny_asr.device import DTYPES, send
 from tiny_asr.shapes import ENCODER_FRAMES_PER_SECOND, HOP_LENGTH, MAX_SECONDS, SAMPLE_RATE
 from tiny_asr.training.checkpoint import temporary_folder
@@ -236,6 +236,10 @@ def build_cache(
             say(f"cache: made again, because {error}")
         _write(model, data, place, key, augment or Augment(AugmentConfig()), epoch, workers, say)
         cache = EncoderCache(place)
+    for index, clip in enumerate(data):
+        if clip.id not in cache.clips:
+            what = f"clip {clip.id!r} could not be decoded when the cache {place} was made"
+            data.drop(index, BadClip("not in the cache", what))
     missing = len(data) - len(cache)
     left_out = f"; {missing} that can't be decoded are left out" if missing else ""
     say(f"cache: {len(cache)} clips in {place}{left_out}")

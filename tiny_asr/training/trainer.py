@@ -14,10 +14,11 @@ import math
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 
 import torch
@@ -30,7 +31,7 @@ from tiny_asr.adapters.lora import adapter_parameters, add_adapter
 from tiny_asr.config import ASRConfig
 from tiny_asr.data.augment import Augment
 from tiny_asr.data.batches import Batch, Loader, make_batches
-from tiny_asr.data.dataset import load_data, noise_utterances
+from tiny_asr.data.dataset import load_data, noise_utterances, write_left_out
 from tiny_asr.decoder import token_loss
 from tiny_asr.device import choose_device, send
 from tiny_asr.evaluation.normalisers import FOR_TEXT
@@ -59,6 +60,7 @@ from tiny_asr.training.trained import parameter_groups, what_is_trained
 MAX_SKIPPED_IN_A_ROW = 10
 # Others wait while the main process evaluates or fills a cache, longer than the usual 10 minutes.
 LONGEST_WAIT = timedelta(days=2)
+LEFT_OUT = "left_out.csv"  # in a run's folder: which clips, and why
 
 
 class Trainer:
@@ -154,12 +156,12 @@ class Trainer:
         texts = (clip.text for clip in self.data if style == "written")
         if lost := lost_by_tokenizer(self.model.processor, texts):
             self.say(lost)
-        self.dropped = self.data.dropped.total()
         added = noise.load_all(self.say) if noise and s.augment.noise_probability > 0 else []
         self.augment = Augment(s.augment, seed=s.seed, noise=added)
         self.eval_data, self.caches = None, []
         if s.eval_data is not None:
             self.eval_data = load_data(s.eval_data, split=s.eval_split, **columns)
+        self.sets = [each for each in (self.data, noise, self.eval_data) if each]
         if s.cache is not None:
             ranks, augment = self.accelerator, self.augment if s.cache_versions else None
             keys = [None] * max(1, s.cache_versions)
@@ -262,6 +264,10 @@ class Trainer:
             with explain_failure(self.out, "Nothing that was there has changed"):
                 self.out.mkdir(parents=True, exist_ok=True)
             self.settings.save(recipe)
+            if self.state.step == 0:
+                (self.out / LEFT_OUT).unlink(missing_ok=True)
+        self.named = 0
+        self._name_left_out()
         start_trackers(self.accelerator, self.settings, resumed=self.state.step > 0)
         return self.state
 
@@ -365,14 +371,8 @@ class Trainer:
             if self.caches:
                 batches = self._cache(epoch).batches(self.data, rest, rank, ranks)
             else:
-                batches = Loader(
-                    self.data,
-                    rest,
-                    rank=rank,
-                    num_processes=ranks,
-                    workers=s.workers,
-                    pin=self.device.type == "cuda",
-                )
+                how = {"workers": s.workers, "pin": self.device.type == "cuda"}
+                batches = Loader(self.data, rest, rank=rank, num_processes=ranks, **how)
             for batch in batches:
                 state.batch += 1
                 yield epoch, batch
@@ -418,15 +418,28 @@ class Trainer:
             worse = [state.worse]
             broadcast_object_list(worse)  # only the main process evaluates
             state.worse = worse[0]
-        if self.data.dropped.total() > self.dropped:
-            self.dropped = self.data.dropped.total()
-            self.say(self.data.summary().splitlines()[-1])
+        self._name_left_out()
         if math.isfinite(row["loss"]):
             state.losses.append(row["loss"])
             if not self.goes_on and hardly_falling(state.losses):
                 self.say(NOT_LEARNING.format(utterances=state.utterances))
         if self.on_log is not None:
             self.on_log(state, self.model)
+
+    def _name_left_out(self) -> None:
+        """Write down which clips are left out, where these have become more."""
+        if self.counting is not None:  # each process has decoded its own
+            found = [{}] * self.accelerator.num_processes
+            torch.distributed.all_gather_object(found, dict(self.data.bad), group=self.counting)
+            for index, clip in chain.from_iterable(bad.items() for bad in found):
+                self.data.bad.setdefault(index, clip)
+        reasons = sum((each.dropped for each in self.sets), Counter())
+        if reasons.total() > self.named and self.accelerator.is_main_process:
+            self.named, file = reasons.total(), self.out / LEFT_OUT
+            with explain_failure(file, "Checkpoints are untouched: make room, then use --resume"):
+                write_left_out(file, self.sets)
+            why = ", ".join(f"{reason} {number}" for reason, number in reasons.most_common())
+            self.say(f"dropped {self.named}: {why}; named in {file}")
 
     @contextmanager
     def _stop_on_signal(self) -> Iterator[None]:

@@ -1,6 +1,4 @@
-"""What the exercises ask and accept: one module a notebook, `lesson_01` for notebook 01.
+"""What the exercises ask and accept (see `course.checks`): `lesson_01` for notebook 01, and so on.
 
-Each declares the judges of its exercises (see `course.checks`) and its `QUIZ` (see
-`course.quiz`). They lie here and not in the notebooks, so that nobody reads the answer before the
-question.
+They lie here and not in the notebooks, so that nobody reads the answer before the question.
 """

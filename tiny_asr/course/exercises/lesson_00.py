@@ -45,18 +45,14 @@ def lengths(answer) -> str:
         embeddings, fewer = -(-samples // size), samples // size
         mel, frames = samples // 160, samples // 320
         apart = -(-samples // 160), -(-samples // 320), -(-samples // 320 // rate)
-        fractions = 2 * exact, exact, exact / rate
+        fractions, unpadded = (2 * exact, exact, exact / rate), (mel, frames, embeddings)
         right, down, more = (
             (2 * rate * count, rate * count, count) for count in (embeddings, fewer, fewer + 1)
         )
         causes = {
             "no sound may be dropped: round the embeddings up, not down": down,
             "the clip is padded first, then F and T follow from A": (mel, frames, frames // rate),
-            "F and T are those of the padded clip, so they follow from A": (
-                mel,
-                frames,
-                embeddings,
-            ),
+            "F and T are those of the padded clip, so they follow from A": unpadded,
             "`rate` is not always 5": (10 * fives, 5 * fives, fives),
             "they are in the wrong order: F first, then T, then A": right[::-1],
             "`// n + 1` counts one too many where the samples fit exactly; `-(-a // n)` does not": (
@@ -98,33 +94,28 @@ def graft(join) -> str:
     """graft(first, second, leave, enter): `first` up to an instant, `second` from one on."""
     first = torch.arange(20.0).reshape(1, 10, 2)
     second = 100 + torch.arange(24.0).reshape(1, 12, 2)
+
+    def joined(one, other):
+        return torch.cat([one, other], dim=1)
+
     for leave, enter in ((0.6, 0.9), (0.3, 0.7), (0.5, 0.5)):
         out, into = round(10 * leave), round(10 * enter)
-        parts = first[:, :out], second[:, into:]
+        kept, added = first[:, :out], second[:, into:]
+        right, whole = joined(kept, added), joined(first[:, : int(leave)], second[:, int(enter) :])
+        cut = joined(first[:, : int(10 * leave)], second[:, int(enter / 0.1) :])
         causes = {
-            "`first` comes first": torch.cat([second[:, :into], first[:, out:]], dim=1),
-            "`second` begins at `enter`, not at `leave`": torch.cat(
-                [parts[0], second[:, out:]], dim=1
+            "`first` comes first": joined(second[:, :into], first[:, out:]),
+            "`second` begins at `enter`, not at `leave`": joined(kept, second[:, out:]),
+            "`second` is kept from `enter` on, not up to it": joined(kept, second[:, :into]),
+            "`first` is kept up to `leave`, not from it on": joined(first[:, out:], added),
+            "seconds are no steps: there are ten embeddings a second": whole,
+            "`int` cuts off, and 0.7 * 10 may be 6.99...; `round` it": cut,
+            "the embedding that begins at `leave` is not kept any more": joined(
+                first[:, : out + 1], added
             ),
-            "`second` is kept from `enter` on, not up to it": torch.cat(
-                [parts[0], second[:, :into]], dim=1
-            ),
-            "`first` is kept up to `leave`, not from it on": torch.cat(
-                [first[:, out:], parts[1]], dim=1
-            ),
-            "seconds are no steps: there are ten embeddings a second": torch.cat(
-                [first[:, : int(leave)], second[:, int(enter) :]], dim=1
-            ),
-            "`int` cuts off, and 0.7 * 10 may be 6.99...; `round` it": torch.cat(
-                [first[:, : int(10 * leave)], second[:, int(enter / 0.1) :]], dim=1
-            ),
-            "the embedding that begins at `leave` is not kept any more": torch.cat(
-                [first[:, : out + 1], parts[1]], dim=1
-            ),
-            "the batch axis must stay: the result has three axes": torch.cat(parts, dim=1)[0],
+            "the batch axis must stay: the result has three axes": right[0],
         }
         given = first, second, leave, enter
         shown = f"<10 embeddings>, <12 embeddings>, {leave}, {enter}"
-        right = torch.cat(parts, dim=1)
         ask("graft", join, *given, expected=right, causes=causes, shown=shown)
     return "One sentence, two voices: run the next cell."

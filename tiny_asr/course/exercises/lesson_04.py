@@ -37,9 +37,7 @@ def mask(attention_weights) -> str:
 
 def _speaker(script: list[int], prompt: list[int], most: int):
     """A language model of 10 tokens: says the script and then token 0, if it is given all before.
-
-    Asked with other ids it says token 2; asked far too often it ends the endless loop.
-    """
+    Asked with other ids it says token 2; asked far too often it ends the endless loop."""
     asked = []
 
     def next_logits(ids):

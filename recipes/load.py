@@ -1,6 +1,6 @@
 """How many requests `tiny-asr serve` answers, and how long each waits.
 
-`python -m tiny_asr.bench.load --clients 32` prints it. Each client sends one clip after the other,
+`python -m recipes.load --clients 32` prints it. Each client sends one clip after the other,
 as soon as the last was answered: the load of a machine that is never without work. Without --url
 the server is started here, beside the clients, which take part of its cores.
 """
