@@ -10,12 +10,13 @@ import pytest
 import soundfile
 import torch
 from conftest import REPOSITORY
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, WhisperConfig
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from recipes.ears import encoder, keep, learn, pack, projectors, scene
 from recipes.ears.bank import WIDTHS, Bank, batches, read_pack
+from tiny_asr.config import ASRConfig
 from tiny_asr.model import ASRModel
 
 MODELS = REPOSITORY / "data" / "models"
@@ -175,7 +176,7 @@ def packs(tmp_path_factory):
     """What pack.py writes, small, of the bundled speech."""
     folder = tmp_path_factory.mktemp("packs")
     rows = pyarrow.parquet.read_table(SPEECH).to_pylist()[:18]
-    for place, name in enumerate(("real", "accents", "dev", "accents-test", "natural-test")):
+    for place, name in enumerate(("novels", "accents", "dev", "accents-test", "natural-test")):
         pack.write(folder / name, pack.pairs(rows[3 * place : 3 * place + 3]))
     noise = np.random.default_rng(0).normal(0, 900, 80_000).astype("<i2").tobytes()
     pack.write(folder / "noise", [("", noise)], "pcm16")
@@ -218,25 +219,46 @@ def test_the_encoder_learns_and_loads_with_its_pair(packs, tmp_path, monkeypatch
     kept = load_file(tmp_path / "models" / "tiny-asr" / "model.safetensors")
     assert kept and all(weight.dtype == torch.float16 for weight in kept.values())
     assert (tmp_path / "models" / "tiny-encoder" / "log.csv").is_file()
+    other = {name: weight + 1 for name, weight in kept.items()}
+    save_file(other, tmp_path / "models" / "tiny-asr" / "model.safetensors")
+    keep.keep(tmp_path, tmp_path / "models", {"pair": "tiny-asr"}, before=0.25)
+    mean = load_file(tmp_path / "models" / "tiny-asr" / "model.safetensors")
+    for name, weight in kept.items():
+        torch.testing.assert_close(mean[name], weight + 0.25, atol=2e-3, rtol=2e-3)
 
 
 def test_two_projectors_learn_at_once_and_nothing_else(packs, tmp_path, monkeypatch):
-    pairs = ("one", f"two={MODELS / 'tiny-decoder'}")
+    begin = ASRConfig(audio_downsample_rate=4, projector_hidden_dim=32)
+    ASRModel(begin).save_pretrained(tmp_path / "begin")
+    pairs = ("one", f"two:convolution:16={MODELS / 'tiny-decoder'}")
     options = ("--encoder", MODELS / "tiny-encoder", "--width", "32", "--rate", "4")
+    options += ("--init", f"one={tmp_path / 'begin'}", "--learning-rate", "1e-9")
     lines = run(projectors, packs, tmp_path, monkeypatch, *pairs, *options)
     assert lines[0].startswith("step,seconds,one,one_ctc,two,two_ctc,clips,hours,one_dev,two_dev")
     assert "nan" not in lines[-1] and all(lines[-1].split(",")[-6:])
-    for name in ("one", "two"):
+    for name, kind, width in (("one", "mlp", 32), ("two", "convolution", 16)):
         kept = load_file(tmp_path / name / "model.safetensors")
         assert kept and all(key.startswith("audio_projector.") for key in kept)
         pair = ASRModel.from_pretrained(tmp_path / name)
-        assert pair.config.audio_downsample_rate == 4 and pair.config.projector_hidden_dim == 32
+        config = pair.config
+        assert config.audio_downsample_rate == 4 and config.projector_hidden_dim == width
+        assert config.projector_type == kind
+        begun = load_file(tmp_path / "begin" / "model.safetensors")
+        same = kept.keys() == begun.keys() and all(
+            torch.allclose(kept[key].float(), begun[key].float(), atol=1e-4) for key in kept
+        )
+        assert same == (name == "one")
 
 
 def test_only_what_two_recognisers_wrote_alike_is_taken():
     heard = {
         "alike": ["Can I have 12 ounces?", "can i have twelve ounces"],
         "not": ["I would like a mocha.", "I like a mocha."],
+        "nearly": [
+            "We gather apples and pears in the old garden today.",
+            "We gather apples and pairs in the old garden today.",
+        ],
         "nothing": ["...", "..."],
     }
-    assert pack.agreed(heard) == {"alike": "Can I have 12 ounces?"}
+    assert pack.agreed(heard).keys() == {"alike", "nearly"}
+    assert pack.agreed(heard)["alike"] == "Can I have 12 ounces?"

@@ -205,14 +205,21 @@ def test_too_little_text_is_said(made, tmp_path, monkeypatch, capsys):
 def test_voices_kept_for_tests_are_never_drawn():
     rng = np.random.default_rng(0)
     drawn = [voices.heard_voice(rng) for _ in range(2000)]
-    heard = {name for voice in drawn for name in (voice.first, voice.second)}
+    heard = {name for voice in drawn for name in (voice.first, voice.second, voice.prosody)} - {""}
     assert heard == set(voices.VOICES) - set(voices.HELD_OUT) and len(heard) == 22
     assert not any(name in voice.name for voice in drawn for name in voices.HELD_OUT)
     plain = [voice for voice in drawn if voice.percent == 0]
-    means = [voice for voice in drawn if voice.percent]
-    assert len(plain) / 2000 == pytest.approx(0.45, abs=0.04)
+    mixed = [voice for voice in drawn if voice.percent]
+    assert len(plain) / 2000 == pytest.approx(0.3, abs=0.04)
     assert all(voice.first == voice.second for voice in plain)
-    assert all(voice.first != voice.second and 30 <= voice.percent <= 50 for voice in means)
+    assert all(voice.first != voice.second for voice in mixed)
+    away = [voice for voice in mixed if voice.percent < 0]
+    assert len(away) / len(mixed) == pytest.approx(0.35, abs=0.05)
+    assert {range(30, 51).index(voice.percent) for voice in mixed if voice not in away}
+    assert {range(-30, -9).index(voice.percent) for voice in away}
+    lent = [voice for voice in drawn if voice.prosody]
+    assert len(lent) / 2000 == pytest.approx(0.25, abs=0.04)
+    assert all(voice.prosody[0] == voice.first[0] for voice in lent)
     british = sum(voice.language == "en-gb" for voice in drawn) / 2000
     assert british == pytest.approx(4 * 2.2 / (4 * 2.2 + 18), abs=0.04)
     speeds = [voices.speed(rng) for _ in range(2000)]
@@ -220,10 +227,14 @@ def test_voices_kept_for_tests_are_never_drawn():
     assert np.mean(speeds) == pytest.approx(1.04, abs=0.01)
 
 
-def test_a_mean_of_two_voices():
+def test_a_voice_made_of_two_or_three():
     tables = {name: np.full((510, 256), place, np.float32) for place, name in enumerate("ab")}
     mean = voices.Voice("a", "b", 30)
     assert mean.name == "a+b*30" and mean.styles(tables) == pytest.approx(0.3)
+    away = voices.Voice("b", "a", -20, "a")
+    assert away.name == "b-a*20~a"
+    assert away.styles(tables)[:, :128] == pytest.approx(1.2)
+    assert away.styles(tables)[:, 128:] == pytest.approx(0)
     plain = voices.plain("b")
     assert plain.name == "b" and plain.language == "en-gb"
     assert plain.styles(tables) == pytest.approx(1)
@@ -404,7 +415,7 @@ def test_pieces_are_read_as_training_data(pieces, made):
     assert len({row["id"] for row in rows}) == len({row["text"] for row in rows}) == 16
     for row in rows:
         assert row["engine"] == "kokoro" and row["text"] in targets
-        names = re.split(r"\+|\*\d+", row["voice"].removeprefix("kokoro/"))
+        names = re.split(r"[+~-]|\*\d+", row["voice"].removeprefix("kokoro/"))
         assert set(filter(None, names)) <= set(voices.HEARD)
     clips = load_data(out)
     assert len(clips) + clips.dropped.total() == 16  # random weights speak some at an odd pace
