@@ -1,7 +1,7 @@
 """Keep what training made: weights in float16, and the log, in the folders of data/models.
 
     python -m recipes.ears.keep encoder  # tiny-encoder, and the projector of tiny
-    python -m recipes.ears.keep projectors  # those of small and medium
+    python -m recipes.ears.keep projectors  # those of small and medium; --only small
 
 Configs are recipes.tiny_parts' and recipes.pairs'; weights that lay beside them are replaced, or
 with `--before 0.3` become 30 % of a mean: a run that went on from them is better with a part of
@@ -48,14 +48,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Keep what training made.")
     parser.add_argument("program", choices=KEPT)
     parser.add_argument("--run", type=Path, help="its folder (runs/prepare/PROGRAM)")
+    parser.add_argument("--only", help="one of the run's folders")
     parser.add_argument("--before", type=float, default=0.0, help="share of what lay there")
     parser.add_argument("--models", type=Path, default=CHECKOUT / "data" / "models")
     a = parser.parse_args()
     run = a.run or WORK / a.program
-    for source in KEPT[a.program]:
+    kept = {name: to for name, to in KEPT[a.program].items() if a.only in (None, name)}
+    for source in kept:
         if not (run / source / "model.safetensors").is_file():
             parser.error(f"no weights in {run / source}; run recipes.ears.{a.program}, or --run")
-    keep(run, a.models, KEPT[a.program], a.before)
+    keep(run, a.models, kept, a.before)
 
 
 if __name__ == "__main__":
