@@ -4,19 +4,24 @@
     python -m recipes.measure small --encoder DIR  # a local copy of whisper-base
 
 Each line of `data/models/NAME-asr/results.csv` is one `tiny-asr evaluate`, or one group of it:
-synthetic test speech by family, real speech by speaker, the same with noise mixed in and in one
-piece (without `piece_seconds`), clips in which nobody speaks by kind, and the shuffled-audio
-control. The speed at batch 1 comes from `tiny-asr benchmark`.
+synthetic test speech by family, real speech by speaker, accents of speakers who are kept out of
+training (recipes.ears.pack), clips in which nobody speaks by kind, real speech with noise mixed in
+and in one piece (without `piece_seconds`), and the shuffled-audio control. The speed at batch 1
+comes from `tiny-asr benchmark`.
 """
 
 import argparse
 import csv
+import tempfile
 from pathlib import Path
 
+import pyarrow.compute
+import pyarrow.parquet
 import torch
 
+from recipes.ears.pack import held_out_speakers
 from recipes.text import CHECKOUT, SHARED, WORK
-from tiny_asr.data.dataset import load_data, noise_utterances
+from tiny_asr.data.dataset import SpeechData, load_data, noise_utterances
 from tiny_asr.evaluation.score import Result, evaluate
 from tiny_asr.model import ASRModel
 
@@ -36,6 +41,16 @@ def lines(name: str, result: Result, group: str | None) -> list[dict]:
             kept |= {rate: of.value, f"{rate}_low": of.low, f"{rate}_high": of.high}
         rows.append(kept | {"data": name, "group": value, "clips": about.utterances})
     return [{k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()} for row in rows]
+
+
+def kept_out(path: Path, limit: int | None) -> SpeechData:
+    """The clips of those speakers that nothing is trained on."""
+    table = pyarrow.parquet.read_table(path)
+    chosen = held_out_speakers(table.select(["speaker"]).to_pylist())
+    own = table.filter(pyarrow.compute.is_in(table["speaker"], pyarrow.array(sorted(chosen))))
+    with tempfile.TemporaryDirectory() as folder:
+        pyarrow.parquet.write_table(own, f"{folder}/kept-out.parquet")
+        return load_data(f"{folder}/kept-out.parquet", limit=limit)
 
 
 def main() -> None:
@@ -61,8 +76,12 @@ def main() -> None:
     def nobody():
         return noise_utterances(silent / "test.parquet", limit=a.limit)
 
+    def accents():
+        return kept_out(SHARED / "speech" / "train-accents.parquet", a.limit)
+
     runs = [
         ("real dev", "speaker", real_speech, {}),
+        ("accents, 20 speakers kept out", None, accents, {}),
         ("nobody speaks", "kind", nobody, {}),
         ("synthetic test", "family", synthetic, {}),
     ]
