@@ -39,10 +39,19 @@ CURVES = {
 }
 
 
+def of_few_steps(rows: list[dict], place: int) -> bool:
+    """Whether the line is the end of a run: its loss is a mean of fewer steps than others."""
+    last, before, first = (int(rows[max(0, place - back)]["step"]) for back in (0, 1, 2))
+    return place > 1 and last - before < (before - first) / 2
+
+
 def draw(log: Path, across: str, x_label: str, columns: dict[str, str], y_label: str) -> None:
     """One picture of one log, beside it."""
     with open(log, encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
+    for place, row in enumerate(rows):
+        if of_few_steps(rows, place):
+            row[next(iter(columns))] = ""
     # A line may lack it: how many clips were heard is logged now and then.
     known = [(float(row["step"]), float(row[across])) for row in rows if row[across]]
     places = np.interp([float(row["step"]) for row in rows], *zip((0, 0), *known, strict=True))
@@ -50,8 +59,8 @@ def draw(log: Path, across: str, x_label: str, columns: dict[str, str], y_label:
     for column, label in columns.items():
         lines = zip(places, rows, strict=True)
         points = [(place, float(row[column])) for place, row in lines if row[column]]
+        label = f"{label}: {points[-1][1]:.2f} at the end"
         axes.plot(*zip(*points, strict=True), label=label, linewidth=2)
-        axes.annotate(f"{points[-1][1]:.2f}", points[-1], (4, 0), textcoords="offset points")
     axes.set(xlabel=x_label, ylabel=y_label, ylim=(0, None))
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     if len(columns) > 1:

@@ -118,7 +118,7 @@ def table(rows: dict[str, dict]) -> str:
     titles = ("all", "floor", "attend", "matrix", "copies", "others", "idle", "count")
     lines = [f"{'one step, ms':<19}" + "".join(f"{title:>7}" for title in titles)]
     for name, row in rows.items():
-        shown = (f"{row[c]:>7.4g}" if c != "kernels" else f"{row[c]:>7.0f}" for c in columns)
+        shown = (f"{row[c]:>7.{0 if c == 'kernels' else 2}f}" for c in columns)
         lines.append(f"{name[:19]:<19}" + "".join(shown))
     return "\n".join(lines)
 

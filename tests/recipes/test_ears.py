@@ -1,5 +1,6 @@
 """What hears is trained: scenes put sound where it was planned, losses are right, files load."""
 
+import csv
 import io
 import itertools
 import sys
@@ -219,6 +220,13 @@ def test_the_encoder_learns_and_loads_with_its_pair(packs, tmp_path, monkeypatch
     kept = load_file(tmp_path / "models" / "tiny-asr" / "model.safetensors")
     assert kept and all(weight.dtype == torch.float16 for weight in kept.values())
     assert (tmp_path / "models" / "tiny-encoder" / "log.csv").is_file()
+    log = tmp_path / "models" / "tiny-encoder" / "log.csv"
+    keep.keep(tmp_path, tmp_path / "models", {"encoder": "tiny-encoder"}, goes_on=True)
+    once = list(csv.DictReader((tmp_path / "log.csv").open()))
+    twice = list(csv.DictReader(log.open()))
+    assert twice[: len(once)] == once and len(twice) == 2 * len(once)
+    for name in ("step", "clips"):
+        assert int(twice[-1][name]) == 2 * int(once[-1][name])
     other = {name: weight + 1 for name, weight in kept.items()}
     save_file(other, tmp_path / "models" / "tiny-asr" / "model.safetensors")
     keep.keep(tmp_path, tmp_path / "models", {"pair": "tiny-asr"}, before=0.25)

@@ -1,7 +1,7 @@
-"""The thread through the lessons: one sentence, two voices, and the words that were heard wrongly.
+"""The thread through the lessons: one sentence, two voices, and a word that was written wrongly.
 
-`sample_clip` is a natural voice that `tiny` writes without an error, `puzzle_clip` a robot's that
-it gets wrong. When each word is said was read off the waveforms.
+`sample_clip` is a natural voice that `tiny` writes without an error, `puzzle_clip` a robot's, in
+which it gets a word wrong. When each word is said was read off the waveforms.
 """
 
 import math
