@@ -99,7 +99,7 @@ def from_gibberish_to_text(
     facts = []
     for number, (place, text) in enumerate(chosen, start=1):
         loss = smooth[np.searchsorted(heard, place)]
-        axes.plot(place, loss, "o", color=MARK, markersize=11)
+        axes.plot(place, loss, "o", color=MARK, markersize=11, clip_on=False)
         axes.annotate(str(number), (place, loss), **options)
         line = f"{number}  {many(place):>6}  {legible(shortened(text))}"
         words.text(0.02, number - 0.5, line, family=MONOSPACE, va="center")
