@@ -97,7 +97,7 @@ class SpeechData(Sequence[Utterance]):
 
     @property
     def dropped(self) -> Counter:
-        """Of those left out `{reason: clips}`."""
+        """How many clips were left out, by reason."""
         return Counter(clip.reason for clip in self.left_out)
 
     def drop(self, index: int, bad: BadClip) -> None:
