@@ -60,15 +60,16 @@ STEPS = (
     Step("decoder", "data/models/tiny-decoder", "recipes.decoder", "9 min on one H100",
          ("text", "parts")),
     Step("encoder", "runs/prepare/encoder", f"recipes.ears.encoder --teacher {WHISPER} "
-         "--out runs/prepare/encoder --minutes 11.65 --batch-seconds 1200 --apart 0.08",
-         "13 min on one H200", ("pack", "decoder", "pairs")),
-    Step("tiny", "data/models/tiny-encoder, tiny-asr", "recipes.ears.keep encoder", "1 s",
-         ("encoder",)),
+         "--out runs/prepare/encoder --minutes 20.7 --batch-seconds 1200 --apart 0.08 "
+         "--learning-rate 1e-3", "22 min on one H200", ("pack", "decoder", "pairs")),
+    Step("tiny", "data/models/tiny-encoder, tiny-asr", "recipes.ears.keep encoder "
+         "--before encoder=0.3 pair=0.3", "1 s", ("encoder",)),
     Step("projectors", "runs/prepare/projectors", f"recipes.ears.projectors small medium={SMOLLM2} "
-         f"--encoder {WHISPER} --out runs/prepare/projectors --minutes 11.65 --batch-seconds 900",
-         "13 min on one H200", ("pack", "decoder", "pairs")),
-    Step("small-medium", "data/models/small-asr, medium-asr", "recipes.ears.keep projectors",
-         "1 s", ("projectors",)),
+         "--init small=data/models/small-asr medium=data/models/medium-asr "
+         f"--encoder {WHISPER} --out runs/prepare/projectors --minutes 20.7 --batch-seconds 900",
+         "22 min on one H200", ("pack", "decoder", "pairs")),
+    Step("small-medium", "data/models/small-asr, medium-asr", "recipes.ears.keep projectors "
+         "--before small=0.5 --goes-on", "1 s", ("projectors",)),
     Step("measure-tiny", "data/models/tiny-asr/results.csv", "recipes.measure tiny --brief",
          "12 min on 2 cores", ("tiny",)),
     Step("measure-small", "data/models/small-asr/results.csv",

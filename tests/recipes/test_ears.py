@@ -229,7 +229,7 @@ def test_the_encoder_learns_and_loads_with_its_pair(packs, tmp_path, monkeypatch
         assert int(twice[-1][name]) == 2 * int(once[-1][name])
     other = {name: weight + 1 for name, weight in kept.items()}
     save_file(other, tmp_path / "models" / "tiny-asr" / "model.safetensors")
-    keep.keep(tmp_path, tmp_path / "models", {"pair": "tiny-asr"}, before=0.25)
+    keep.keep(tmp_path, tmp_path / "models", {"pair": "tiny-asr"}, before={"pair": 0.25})
     mean = load_file(tmp_path / "models" / "tiny-asr" / "model.safetensors")
     for name, weight in kept.items():
         torch.testing.assert_close(mean[name], weight + 0.25, atol=2e-3, rtol=2e-3)

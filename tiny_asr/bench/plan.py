@@ -263,11 +263,7 @@ def describe(plan: dict) -> str:
         f"plan       {p['model']}: {p['utterances']:,} utterances of {length}{known}, "
         f"{p['petaflop']:,.3g} PFLOP",
         f"batches    of {p['batch_seconds']:g} s{', '.join(['', *how])}",
-        *(
-            [ADAPTER.format(p["adapter_rank"], p["adapter_parameters"])]
-            if p["adapter_rank"]
-            else []
-        ),
+        *[ADAPTER.format(p["adapter_rank"], p["adapter_parameters"])] * bool(p["adapter_rank"]),
         *(f"download   {line}" for line in downloads or ["no model"]),
         *(f"stream     {name}, as FLAC 0.07 GB for each hour of sound" for name in p["stream"]),
     ]

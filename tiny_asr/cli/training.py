@@ -243,9 +243,8 @@ def evaluate(
             beams=beams,
             hints=options.words_of(hints),
         )
-    result = replace(
-        result, dtype=options.place(choice)["dtype"]
-    )  # int8, of which a model knows nothing
+    dtype = options.place(choice)["dtype"]  # int8, of which a model knows nothing
+    result = replace(result, dtype=dtype)
     unused = [f"left out: {clip.detail}" for clip in clips.left_out]
     try:
         if out is not None:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tiny_asr.fast.graphs import RecordedStep
-from tiny_asr.fast.lean_step import KNOWN, is_watched, rotate
+from tiny_asr.fast.lean_step import has_hooks, is_known, is_watched, rotate
 
 log = logging.getLogger("tiny_asr")
 
@@ -195,7 +195,7 @@ def fits_gpu(language_model: Any, kinds: dict[str, int | None]) -> bool:
     Args:
         kinds: of attention, see `kinds_of_attention`; windows are not known here.
     """
-    if type(language_model).__name__ not in KNOWN or list(kinds.values()) != [None]:
+    if not is_known(language_model, kinds):
         return False
     matrices = [
         module
@@ -204,7 +204,10 @@ def fits_gpu(language_model: Any, kinds: dict[str, int | None]) -> bool:
         if hasattr(module, "weight") and module.weight.ndim > 1
     ]
     plain = all(type(matrix) is nn.Linear and matrix.bias is None for matrix in matrices)
-    watched = any(is_watched(m) for m in language_model.modules() if tuning_of(m) is None)
+    watched = any(
+        is_watched(module) if tuning_of(module) is None else has_hooks(module)
+        for module in language_model.modules()
+    )
     silu = language_model.config.hidden_act == "silu"
     return plain and silu and not watched and WAY["step"] != "library"
 

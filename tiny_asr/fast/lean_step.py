@@ -84,13 +84,21 @@ def fits(language_model: Any, kinds: dict[str, int | None]) -> bool:
         kinds: of attention, see `kinds_of_attention`; windows are not known here.
     """
     table = language_model.get_input_embeddings().weight
-    if type(language_model).__name__ not in KNOWN or list(kinds.values()) != [None]:
-        return False
     if table.device.type != "cpu" or table.dtype is not torch.float32:
         return False
-    return not any(map(is_watched, language_model.modules()))
+    return is_known(language_model, kinds) and not any(map(is_watched, language_model.modules()))
+
+
+def is_known(language_model: Any, kinds: dict[str, int | None]) -> bool:
+    """Whether its step is one of those written out here, and its attention has no windows."""
+    return type(language_model).__name__ in KNOWN and list(kinds.values()) == [None]
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Whether somebody has put a hook on a module."""
+    return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
 def is_watched(module: nn.Module) -> bool:
     """Whether somebody has put a hook on a module, or changed what it does."""
-    return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))
+    return has_hooks(module) or "forward" in vars(module)

@@ -13,6 +13,7 @@ from torch.nn.functional import pad
 
 from tiny_asr.device import send
 from tiny_asr.fast.graphs import RecordedStep
+from tiny_asr.fast.lean_step import has_hooks
 
 log = logging.getLogger("tiny_asr")
 
@@ -32,8 +33,8 @@ class OneClip:
         more clips, with gradients, where somebody watches a layer, or where it has failed."""
         if len(hidden) > 1:
             return None
-        hooks = ((m._forward_hooks, m._forward_pre_hooks) for m in self.layers.modules())
-        if self.fails or torch.is_grad_enabled() or any(a or b for a, b in hooks):
+        watched = any(map(has_hooks, self.layers.modules()))
+        if self.fails or torch.is_grad_enabled() or watched:
             return None
         try:
             with ONE_AT_A_TIME:
