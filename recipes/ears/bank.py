@@ -16,6 +16,7 @@ import soundfile
 import torch
 import torchaudio
 
+from recipes.ears.splice import spliced
 from tiny_asr.shapes import SAMPLE_RATE
 
 LONGEST = 28.0  # seconds of a scene
@@ -36,8 +37,9 @@ def decoded(sound: bytes) -> np.ndarray:
     return (wave.clamp(-1, 1) * 32767).round().to(torch.int16).numpy()
 
 
-def read_pack(path: Path, workers: int) -> tuple[list[str], list[np.ndarray]]:
-    """Texts and clips (S,) int16 of what pack.py wrote."""
+def read_pack(path: Path, workers: int, new: float = 0.0) -> tuple[list[str], list[np.ndarray]]:
+    """Texts and clips (S,) int16 of what pack.py wrote. new: how many sentences are made for each
+    clip of its pieces, see splice.py."""
     about = json.loads(path.with_suffix(".json").read_text("utf-8"))
     whole = np.fromfile(path.with_suffix(".bin"), np.uint8)
     ends = np.cumsum(about["bytes"])
@@ -45,7 +47,15 @@ def read_pack(path: Path, workers: int) -> tuple[list[str], list[np.ndarray]]:
     if about["kind"] == "pcm16":
         return about["texts"], [part.view(np.int16) for part in parts]
     with ThreadPoolExecutor(workers) as pool:
-        return about["texts"], list(pool.map(lambda part: decoded(part.tobytes()), parts))
+        clips = list(pool.map(lambda part: decoded(part.tobytes()), parts))
+    if not (new and "cuts" in about):
+        return about["texts"], clips
+    made = spliced(
+        clips, about["texts"], about["speakers"], about["cuts"], round(new * len(clips)),
+        np.random.default_rng(len(clips)),
+    )  # fmt: skip
+    texts, sounds = zip(*made, strict=True)
+    return [*about["texts"], *texts], [*clips, *sounds]
 
 
 @dataclass
@@ -79,16 +89,23 @@ class Bank:
 
     Args:
         sources: {name: (packs, share)}; shares are relative.
+        new: sentences made for each clip of real people, of their clips' pieces.
     """
 
-    def __init__(self, sources: dict[str, tuple[list[Path], float]], device, workers: int = 16):
+    def __init__(
+        self,
+        sources: dict[str, tuple[list[Path], float]],
+        device,
+        workers: int = 16,
+        new: float = 0.0,
+    ):
         texts: list[str] = []
         clips: list[np.ndarray] = []
         self.ranges, self.shares, self.names = [], [], list(sources)
         for name, (packs, share) in sources.items():
             first = len(texts)
             for pack in packs:
-                more, sounds = read_pack(pack, workers)
+                more, sounds = read_pack(pack, workers, new)
                 fits = [1600 < len(s) <= (LONGEST - 0.5) * SAMPLE_RATE for s in sounds]
                 texts += [text for text, ok in zip(more, fits, strict=True) if ok]
                 clips += [sound for sound, ok in zip(sounds, fits, strict=True) if ok]

@@ -85,7 +85,7 @@ class Writer:
         """
         pair = self.pair
         labels = pair.processor.labels(texts)
-        embeddings = pair.audio_projector(frames)
+        embeddings = pair.audio_projector(frames, lengths)
         own = lengths // pair.config.audio_downsample_rate
         labels_there = labels.to(frames.device, non_blocking=True)
         logits = pair.decoder.text_logits(embeddings, own, labels_there)
@@ -99,6 +99,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--packs", type=Path, default=PACKS, help="what pack.py wrote")
     parser.add_argument("--natural", type=Path, default=WORK / "kokoro" / "packs")
     parser.add_argument("--robots", type=Path, default=WORK / "robots")
+    parser.add_argument(
+        "--new-sentences", type=float, default=0.0, metavar="N",
+        help="made for each clip of real people, of pieces of their clips (splice.py)",
+    )  # fmt: skip
     parser.add_argument("--limit", type=int, help="packs of each folder, to try it out")
     parser.add_argument("--out", type=Path, required=True, help="where weights and logs go")
     parser.add_argument("--minutes", type=float, default=20.0, help="after all sound is loaded")
@@ -133,7 +137,7 @@ class Sound:
         folders = {"natural": packs(a.natural), "robots": packs(a.robots)}
         sources = {name: (folders.get(name, one(name)), share) for name, share in shares.items()}
         noise = Bank({"noise": (one("noise"), 1.0)}, device, a.workers)
-        self.bank = Bank(sources, device, a.workers)
+        self.bank = Bank(sources, device, a.workers, a.new_sentences)
         self.microphone = Microphone(self.bank, noise, bins, multiple, a.seed)
         self.plans = batches(self.bank, a.batch_seconds, SPEEDS, np.random.default_rng(a.seed))
         self.tests = {}

@@ -24,8 +24,11 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from recipes.ears.bank import decoded
+from recipes.ears.splice import cuts
 from recipes.text import CHECKOUT, SHARED, WORK
 from tiny_asr.data.utterance import normalise_transcript
+from tiny_asr.model import ASRModel
 
 OUT = WORK / "packs"
 HEARD = Path(__file__).with_name("overheard.json")  # what overhear.py wrote
@@ -38,14 +41,15 @@ KINDS = {
 UNLIKE = 0.1  # at most, between the two Whispers: word errors of one against the other
 
 
-def write(path: Path, rows: Iterable[tuple[str, bytes]], kind: str = "encoded") -> None:
-    """Write (text, sound) pairs. kind: encoded, or pcm16 (16 kHz, little-endian)."""
+def write(path: Path, rows: Iterable[tuple[str, bytes]], kind: str = "encoded", **more) -> None:
+    """Write (text, sound) pairs. kind: encoded, or pcm16 (16 kHz, little-endian). more: lists of
+    what else is known of each."""
     texts, sizes = [], []
     with open(path.with_suffix(".bin"), "wb") as file:
         for text, sound in rows:
             texts.append(text)
             sizes.append(file.write(sound))
-    about = {"kind": kind, "texts": texts, "bytes": sizes}
+    about = {"kind": kind, "texts": texts, "bytes": sizes, **more}
     path.with_suffix(".json").write_text(json.dumps(about), encoding="utf-8")
     print(f"{path.name}: {len(texts)} clips, {sum(sizes) / 1e6:.1f} MB", flush=True)
 
@@ -84,6 +88,16 @@ def agreed(heard: dict[str, list[str]]) -> dict[str, str]:
     }
 
 
+def people(path: Path, rows: list[dict], model: ASRModel) -> None:
+    """A pack of real people, with its speakers and where the clips can be cut (splice.py); `model`
+    finds the words."""
+    places = [
+        cuts(model, decoded(sound) / np.float32(32768), text) if row["speaker"] else []
+        for row, (text, sound) in zip(rows, pairs(rows), strict=True)
+    ]
+    write(path, pairs(rows), speakers=[row["speaker"] for row in rows], cuts=places)
+
+
 def made(folder: Path, out: Path) -> None:
     """Each file of made speech, WAV in parquet, as a pack of bare samples."""
     out.mkdir(parents=True, exist_ok=True)
@@ -102,17 +116,19 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--natural", type=Path, default=WORK / "kokoro" / "speech")
     parser.add_argument("--robots", type=Path, default=WORK / "bulk")
+    parser.add_argument("--model", default="tiny", help="the pair that finds the words' borders")
     a = parser.parse_args()
     a.out.mkdir(parents=True, exist_ok=True)
+    model = ASRModel.from_pretrained(a.model)
     speech = SHARED / "speech"
     heard = agreed(json.loads(HEARD.read_text(encoding="utf-8"))) if HEARD.exists() else {}
     for name, files in KINDS.items():
         rows = (row for file in files for row in table(speech / f"{file}.parquet"))
         told = (row | {"text": row["text"] or heard.get(row["id"], "")} for row in rows)
-        write(a.out / name, pairs(row for row in told if row["text"]))
+        people(a.out / name, [row for row in told if row["text"]], model)
     accents = table(speech / "train-accents.parquet")
     out = held_out_speakers(accents)
-    write(a.out / "accents", pairs(row for row in accents if row["speaker"] not in out))
+    people(a.out / "accents", [row for row in accents if row["speaker"] not in out], model)
     write(a.out / "accents-test", pairs(row for row in accents if row["speaker"] in out))
     write(a.out / "dev", pairs(table(speech / "dev.parquet")))
     write(a.out / "noise", pairs(table(WORK / "no-speech" / "train.parquet")))
