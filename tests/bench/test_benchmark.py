@@ -90,6 +90,16 @@ def test_each_stage_is_compared_with_its_floor():
     )
 
 
+def test_with_8_bits_training_alone_is_measured(monkeypatch):
+    models = []
+    monkeypatch.setattr("tiny_asr.training.trainer.use_fp8", lambda model: models.append(model))
+    parts = {"encoder": str(encoder_dir()), "decoder": str(decoder_dir())}
+    few = {"utterances": 3, "rounds": 1, "batch_seconds": 12.0, "say": lambda line: None}
+    r = measure(**parts, **few, device="cpu", fp8=True)
+    assert len(models) == 1 and r["fp8"] and r["train_cached_per_second"] > 0
+    assert len(r["stages"]) == 2 and "rtfx_batch_1" not in r and "training" in _speeds(r)
+
+
 @pytest.mark.slow
 def test_two_processes_are_compared_with_one():
     parts = {"encoder": str(encoder_dir()), "decoder": str(decoder_dir())}

@@ -259,11 +259,12 @@ def test_benchmark_measures_with_its_options_and_prints_json(tiny_asr, monkeypat
     few = ("--utterances", "3", "--rounds", "1", "--batch-seconds", "12", "--device", "cpu")
     parts = ("--encoder", encoder_dir(), "--decoder", decoder_dir())
     monkeypatch.setattr(benchmark, "measure", lambda *names, say, **given: {"given": given})
-    status, out, _ = tiny_asr("benchmark", *few, *parts, "--json")
+    status, out, _ = tiny_asr("benchmark", *few, *parts, "--fp8", "--json")
     given = json.loads(out)["given"]
     assert status == 0
     assert (given["utterances"], given["rounds"], given["batch_seconds"]) == (3, 1, 12)
     assert (given["device"], given["mix"], given["compile"]) == ("cpu", "short", False)
+    assert given["fp8"] is True
     assert (given["encoder"], given["decoder"]) == (str(encoder_dir()), str(decoder_dir()))
 
 

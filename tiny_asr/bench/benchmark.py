@@ -70,22 +70,11 @@ def write_mix(folder: Path, count: int, mix: str = "short", seed: int = 0) -> No
 
 
 def measure(
-    model: str = "tiny",
-    data: str | None = None,
-    *,
-    encoder: str | None = None,
-    decoder: str | None = None,
-    device: str = "auto",
-    dtype: str = "auto",
-    utterances: int = 64,
-    rounds: int = 3,
-    batch_seconds: float = 60.0,
-    mix: str = "short",
-    random_weights: bool = False,
-    compile: bool = False,
-    workers: int = 2,
-    say: Callable[[str], None] = print,
-) -> dict:
+    model: str = "tiny", data: str | None = None, *, encoder: str | None = None,
+    decoder: str | None = None, device: str = "auto", dtype: str = "auto", utterances: int = 64,
+    rounds: int = 3, batch_seconds: float = 60.0, mix: str = "short", random_weights: bool = False,
+    compile: bool = False, fp8: bool = False, workers: int = 2, say: Callable[[str], None] = print,
+) -> dict:  # fmt: skip
     """Time everything; the result is plain numbers, ready for JSON.
 
     Args:
@@ -94,7 +83,7 @@ def measure(
         rounds: repetitions of each measurement, of which the median counts.
         mix: short or long clips; see `write_mix`.
         random_weights: the model's sizes, with weights that are drawn: nothing is fetched.
-        compile, workers: as in `TrainingSettings`.
+        compile, fp8, workers: as in `TrainingSettings`. With fp8 training alone is measured.
     """
     if mix not in MIXES:
         raise ValueError(f"mix {mix!r} came; expected {' or '.join(MIXES)}")
@@ -115,7 +104,7 @@ def measure(
                 limit=utterances, cache=f"{folder}/cache" if name == "cached" else None,
                 batch_seconds=batch_seconds, device=device, dtype=dtype, max_utterances=utterances,
                 log_every=FOREVER, save_every=FOREVER, eval_every=FOREVER,
-                compile=compile and shared is None, workers=workers,
+                compile=compile and shared is None, fp8=fp8 and shared is None, workers=workers,
             )  # fmt: skip
             runs[name] = Trainer(settings, say=lambda line: None, model=shared)
             shared = runs[name].model
@@ -136,10 +125,11 @@ def measure(
             for name, part in parts.all(batch_seconds, epoch).items():
                 times.setdefault(name, []).append(part / len(clips))
         say("benchmark: the stages alone")
-        speeds = {} if random_weights else {
+        speeds = {} if random_weights or fp8 else {
             f"rtfx_batch_{size}": parts.rtfx(size, rounds) for size in (1, TRANSCRIBED)
         }  # fmt: skip
-        rows = stages(recogniser, limits, BATCHES[recogniser.device.type], STAGE_SECONDS, say)
+        batches = [] if fp8 else BATCHES[recogniser.device.type]  # those write, mostly
+        rows = stages(recogniser, limits, batches, STAGE_SECONDS, say)
         floors = parts.floors(limits)
         kept = kept_bytes_per_second(recogniser) * batch_seconds / 2**30
         own_dtype = str(recogniser.dtype).removeprefix("torch.")
@@ -163,18 +153,14 @@ def measure(
     ]  # fmt: skip
     return {
         "model": f"{sizes}, random weights" if random_weights else model,
-        "untrained": untrained,
-        "data": data or "a mix of the bundled sentence",
+        **{"untrained": untrained, "data": data or "a mix of the bundled sentence"},
         "utterances": len(clips),
         "mean_seconds": sum(clip.seconds for clip in clips) / len(clips),
         "batch_seconds": batch_seconds,
-        "compiled": compile,
-        "rounds": rounds,
-        "device": _device_name(recogniser.device),
-        "dtype": own_dtype,
+        **{"compiled": compile, "fp8": fp8, "rounds": rounds},
+        **{"device": _device_name(recogniser.device), "dtype": own_dtype},
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs",
-        "torch": torch.__version__,
-        "torch_threads": torch.get_num_threads(),
+        **{"torch": torch.__version__, "torch_threads": torch.get_num_threads()},
         "parameters": parameters,
         "train_uncached_per_second": 1 / each["uncached"],
         "train_cached_per_second": 1 / each["cached"],
@@ -187,10 +173,8 @@ def measure(
         "share_outside_models_uncached": 1 - (each["encoder"] + each["models"]) / each["uncached"],
         "share_outside_models_cached": 1 - each["models"] / each["cached"],
         "kept_gib_predicted": kept,
-        "stage_seconds": STAGE_SECONDS,
-        "stage_tokens": tokens_of(STAGE_SECONDS),
-        "matmul_tflops": limits.flops / 1e12,
-        "copy_tb_per_second": limits.bytes / 1e12,
+        **{"stage_seconds": STAGE_SECONDS, "stage_tokens": tokens_of(STAGE_SECONDS)},
+        **{"matmul_tflops": limits.flops / 1e12, "copy_tb_per_second": limits.bytes / 1e12},
         "stages": training + rows,
     }
 
@@ -218,7 +202,7 @@ def measure_gpus(
         )  # fmt: skip
         result = measure_scaling(recipe, gpus, utterances)
     machine = {"gpu": _device_name(choice.device), "torch": torch.__version__}
-    return {**machine, "compiled": recipe.compile, "cached": cached, **result}
+    return {**machine, "compiled": recipe.compile, "fp8": recipe.fp8, "cached": cached, **result}
 
 
 def _drawn(model: str, folder: str, choice: Choice, say: Callable[[str], None]) -> str:

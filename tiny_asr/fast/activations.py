@@ -29,10 +29,10 @@ SPARE = 0.8  # of the free memory: what is computed at the moment needs room as 
 def kept_for_backward(module: nn.Module, compute: Callable[[], Tensor]) -> tuple[Tensor, int]:
     """What `compute` returns, and the bytes of activations that autograd keeps to go back from it.
 
-    The weights of `module` are there anyway, and not counted.
+    The weights and buffers of `module` are there anyway, and not counted.
     """
     # A storage is told by its own address, since on torch's meta device it has no data.
-    weights = {p.untyped_storage()._cdata for p in module.parameters()}
+    weights = {t.untyped_storage()._cdata for t in (*module.parameters(), *module.buffers())}
     kept: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:

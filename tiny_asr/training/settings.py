@@ -52,6 +52,7 @@ class TrainingSettings:
     seed: of a fresh projector's weights, the order of clips and the augmentation.
     device, dtype: see `choose_device`.
     compile: compile the frozen layers first: faster on a GPU, see `compile_layers`.
+    fp8: multiply with the frozen matrices in 8 bits: faster on a Hopper GPU, see `use_fp8`.
     """
 
     data: str | list
@@ -94,6 +95,7 @@ class TrainingSettings:
     device: str = "auto"
     dtype: str = "auto"
     compile: bool = False
+    fp8: bool = False
 
     def __post_init__(self):
         for f in fields(self):

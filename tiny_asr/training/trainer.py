@@ -38,6 +38,7 @@ from tiny_asr.evaluation.normalisers import FOR_TEXT
 from tiny_asr.evaluation.score import evaluate
 from tiny_asr.fast.activations import make_it_fit
 from tiny_asr.fast.compiling import compile_layers
+from tiny_asr.fast.fp8 import use_fp8
 from tiny_asr.fast.outcomes import Outcomes
 from tiny_asr.model import ASRModel
 from tiny_asr.shapes import IGNORE
@@ -74,12 +75,10 @@ class Trainer:
     """
 
     def __init__(
-        self,
-        settings: TrainingSettings,
-        say: Callable[[str], None] = print,
+        self, settings: TrainingSettings, say: Callable[[str], None] = print,
         on_log: Callable[[TrainingState, ASRModel], None] | None = None,
         model: ASRModel | None = None,
-    ):
+    ):  # fmt: skip
         s = self.settings = settings
         self.out, self.on_log = Path(s.out), on_log
         choice = choose_device(s.device, s.dtype)
@@ -88,12 +87,10 @@ class Trainer:
         # The autocast is our own: Accelerate's is fixed for the life of the process, and a notebook
         # trains more than once.
         self.accelerator = Accelerator(
-            cpu=choice.device.type == "cpu",
-            mixed_precision="no",
+            cpu=choice.device.type == "cpu", mixed_precision="no", project_dir=self.out,
             log_with=check_trackers(s.trackers) or None,
-            project_dir=self.out,
             kwargs_handlers=[InitProcessGroupKwargs(timeout=LONGEST_WAIT)],
-        )
+        )  # fmt: skip
         self.device, self.dtype = self.accelerator.device, choice.dtype
         if self.device.type != choice.device.type:
             raise ValueError(
@@ -115,6 +112,8 @@ class Trainer:
         self.trained = what_is_trained(self.model, s.freeze_projector)
         if adapter := sum(p.nbytes for p in adapter_parameters(self.model.decoder.language_model)):
             self.say(f"adapter: {adapter / 1000:.0f} kB of weights on the decoder")
+        if s.fp8:
+            self.say(use_fp8(self.model))
         if s.compile:
             compile_layers(self.model)
         if self.device.type == "cuda":
@@ -127,10 +126,8 @@ class Trainer:
         # On a GPU the fused one leaves out a step that is not finite without asking Python.
         self.optimizer = torch.optim.AdamW(
             parameter_groups(self.trained, s.learning_rate, s.adapter_learning_rate),
-            betas=(0.9, 0.95),
-            weight_decay=s.weight_decay,
-            fused=self.device.type == "cuda",
-        )
+            betas=(0.9, 0.95), weight_decay=s.weight_decay, fused=self.device.type == "cuda",
+        )  # fmt: skip
         self.half = self.dtype is torch.float16  # only its gradients need to be scaled up
         self.scaler = torch.amp.GradScaler(self.device.type, init_scale=1024.0 if self.half else 1)
         self.counting = None  # processes count their tokens on their CPUs
