@@ -2,6 +2,7 @@
 
     python -m recipes.gpu_check COMMIT --out gpu.json
     python -m recipes.gpu_check COMMIT --out profile.json --parts profile
+    python -m recipes.gpu_check COMMIT --out fp8.json --parts fp8
 
 The result is one JSON file with the commit that it belongs to. It is written again after each part,
 and each part has what is left of `--seconds`, so what was measured is never lost.
@@ -24,6 +25,8 @@ TESTS = (  # those that are skipped where there is no GPU
     "tests/fast/test_fast_paths.py::test_a_training_step_never_waits_for_the_gpu",
     "tests/fast/test_fast_paths.py::test_a_step_that_is_not_finite_is_left_out_on_a_gpu",
     "tests/fast/test_fast_paths.py::test_packed_clips_are_heard_as_exactly_as_padded_ones",
+    "tests/fast/test_fp8.py::test_a_gpus_products_are_the_imitated_ones",
+    "tests/fast/test_fp8.py::test_a_gpu_trains_and_evaluates_in_8_bits",
     "tests/fast/test_gpu_step.py::test_the_kernel_is_pytorchs_attention",
     "tests/fast/test_gpu_step.py::test_a_gpus_logits_are_the_librarys",
     "tests/fast/test_gpu_step.py::test_one_clip_is_heard_the_same_when_it_is_recorded",
@@ -42,6 +45,7 @@ def commands(folder: Path) -> dict[str, tuple[list[str], Path | None]]:
         "tests": (["-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", *TESTS], None),
         "profile": (["-m", "recipes.gpu_profile", *FULL, "--out", str(profile)], profile),
         "benchmark": (["-m", "tiny_asr.cli", *benchmark], None),
+        "fp8": (["-m", "tiny_asr.cli", *benchmark, "--fp8"], None),  # training alone
     }
 
 

@@ -23,6 +23,7 @@ from tiny_asr.bench.stages import Ceilings, ceilings, now, timed, tokens_of, wor
 from tiny_asr.decoder import choose_token
 from tiny_asr.device import choose_device
 from tiny_asr.fast.compiling import compile_layers
+from tiny_asr.fast.fp8 import use_fp8
 from tiny_asr.fast.gpu_step import WAY
 from tiny_asr.model import ASRModel
 from tiny_asr.shapes import SAMPLE_RATE
@@ -129,7 +130,8 @@ def main() -> None:
     parser.add_argument("model", nargs="?", default="tiny", help="a pair, or a directory")
     parser.add_argument("--random-weights", action="store_true", help="of the model's sizes")
     parser.add_argument("--compile", action="store_true", help="compile the layers")
-    parser.add_argument("--batch", type=int, nargs="+", default=[1, 16, 128])
+    parser.add_argument("--fp8", action="store_true", help="frozen matrices in 8 bits; to train")
+    parser.add_argument("--batch", type=int, nargs="*", default=[1, 16, 128])
     parser.add_argument("--ways", nargs="+", default=["lean", "plain", "library"])
     parser.add_argument("--clips", type=int, default=34, help="in a training step; 0: none")
     parser.add_argument("--steps", type=int, default=16, help="of writing")
@@ -142,6 +144,8 @@ def main() -> None:
         if a.random_weights:
             name = str(write_random_pair(f"{folder}/pair", a.model, device, dtype))
         model = ASRModel.from_pretrained(name, device=str(device), dtype=dtype)
+    if a.fp8:
+        print(use_fp8(model), flush=True)
     if a.compile:
         compile_layers(model)
     limits, rows = ceilings(device, dtype), dict[str, dict]()
