@@ -54,8 +54,8 @@ def read_pack(path: Path, workers: int, new: float = 0.0) -> tuple[list[str], li
         clips, about["texts"], about["speakers"], about["cuts"], round(new * len(clips)),
         np.random.default_rng(len(clips)),
     )  # fmt: skip
-    texts, sounds = zip(*made, strict=True)
-    return [*about["texts"], *texts], [*clips, *sounds]
+    texts, sounds = zip(*zip(about["texts"], clips, strict=True), *made, strict=True)
+    return list(texts), list(sounds)
 
 
 @dataclass
