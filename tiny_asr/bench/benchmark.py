@@ -70,11 +70,23 @@ def write_mix(folder: Path, count: int, mix: str = "short", seed: int = 0) -> No
 
 
 def measure(
-    model: str = "tiny", data: str | None = None, *, encoder: str | None = None,
-    decoder: str | None = None, device: str = "auto", dtype: str = "auto", utterances: int = 64,
-    rounds: int = 3, batch_seconds: float = 60.0, mix: str = "short", random_weights: bool = False,
-    compile: bool = False, fp8: bool = False, workers: int = 2, say: Callable[[str], None] = print,
-) -> dict:  # fmt: skip
+    model: str = "tiny",
+    data: str | None = None,
+    *,
+    encoder: str | None = None,
+    decoder: str | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    utterances: int = 64,
+    rounds: int = 3,
+    batch_seconds: float = 60.0,
+    mix: str = "short",
+    random_weights: bool = False,
+    compile: bool = False,
+    fp8: bool = False,
+    workers: int = 2,
+    say: Callable[[str], None] = print,
+) -> dict:
     """Time everything; the result is plain numbers, ready for JSON.
 
     Args:
@@ -153,14 +165,19 @@ def measure(
     ]  # fmt: skip
     return {
         "model": f"{sizes}, random weights" if random_weights else model,
-        **{"untrained": untrained, "data": data or "a mix of the bundled sentence"},
+        "untrained": untrained,
+        "data": data or "a mix of the bundled sentence",
         "utterances": len(clips),
         "mean_seconds": sum(clip.seconds for clip in clips) / len(clips),
         "batch_seconds": batch_seconds,
-        **{"compiled": compile, "fp8": fp8, "rounds": rounds},
-        **{"device": _device_name(recogniser.device), "dtype": own_dtype},
+        "compiled": compile,
+        "fp8": fp8,
+        "rounds": rounds,
+        "device": _device_name(recogniser.device),
+        "dtype": own_dtype,
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs",
-        **{"torch": torch.__version__, "torch_threads": torch.get_num_threads()},
+        "torch": torch.__version__,
+        "torch_threads": torch.get_num_threads(),
         "parameters": parameters,
         "train_uncached_per_second": 1 / each["uncached"],
         "train_cached_per_second": 1 / each["cached"],
@@ -173,8 +190,10 @@ def measure(
         "share_outside_models_uncached": 1 - (each["encoder"] + each["models"]) / each["uncached"],
         "share_outside_models_cached": 1 - each["models"] / each["cached"],
         "kept_gib_predicted": kept,
-        **{"stage_seconds": STAGE_SECONDS, "stage_tokens": tokens_of(STAGE_SECONDS)},
-        **{"matmul_tflops": limits.flops / 1e12, "copy_tb_per_second": limits.bytes / 1e12},
+        "stage_seconds": STAGE_SECONDS,
+        "stage_tokens": tokens_of(STAGE_SECONDS),
+        "matmul_tflops": limits.flops / 1e12,
+        "copy_tb_per_second": limits.bytes / 1e12,
         "stages": training + rows,
     }
 

@@ -76,10 +76,17 @@ def train(
     track: Annotated[
         str | None, typer.Option(help="where the log goes too: tensorboard, trackio, wandb, ...")
     ] = None,
-    split: options.Split = None, audio_column: options.AudioColumn = None,
-    text_column: options.TextColumn = None, text: options.Text = None, model: options.Model = None,
-    encoder: options.Encoder = None, decoder: options.Decoder = None, device: options.Device = None,
-    dtype: options.Dtype = None, compile: Compile = None, fp8: Fp8 = None,
+    split: options.Split = None,
+    audio_column: options.AudioColumn = None,
+    text_column: options.TextColumn = None,
+    text: options.Text = None,
+    model: options.Model = None,
+    encoder: options.Encoder = None,
+    decoder: options.Decoder = None,
+    device: options.Device = None,
+    dtype: options.Dtype = None,
+    compile: Compile = None,
+    fp8: Fp8 = None,
     plan: Annotated[
         bool, typer.Option("--plan", help="only estimate: memory, hours and dollars on some GPUs")
     ] = False,
@@ -87,7 +94,7 @@ def train(
         Path | None, typer.Option(help="with --plan: your own table of GPUs and prices, as CSV")
     ] = None,
     as_json: options.Json = False,
-) -> None:  # fmt: skip
+) -> None:
     """Train the projector; Ctrl-C saves first, and --resume continues."""
     not_settings = ("resume", "config", "plan", "gpus", "as_json")
     given = {k: v for k, v in locals().items() if v is not None and k not in not_settings}
@@ -159,8 +166,11 @@ def _settings(given: dict, config: Path | None, resume: bool) -> "TrainingSettin
 
 
 def evaluate(
-    data: options.Data = None, model: options.Model = "tiny", limit: options.Limit = None,
-    beams: options.Beams = 1, hints: options.Hints = "",
+    data: options.Data = None,
+    model: options.Model = "tiny",
+    limit: options.Limit = None,
+    beams: options.Beams = 1,
+    hints: options.Hints = "",
     report: Annotated[Path | None, typer.Option(help="write an HTML report, with sound")] = None,
     no_speech: Annotated[
         bool,
@@ -181,11 +191,16 @@ def evaluate(
         typer.Option(help="english, basic or none; by default english where the text is plain"),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="write the JSON to this file too")] = None,
-    batch_seconds: options.BatchSeconds = 120.0, split: options.Split = None,
-    audio_column: options.AudioColumn = "audio", text_column: options.TextColumn = "text",
-    encoder: options.Encoder = None, decoder: options.Decoder = None,
-    device: options.Device = "auto", dtype: options.Dtype = "auto", as_json: options.Json = False,
-) -> None:  # fmt: skip
+    batch_seconds: options.BatchSeconds = 120.0,
+    split: options.Split = None,
+    audio_column: options.AudioColumn = "audio",
+    text_column: options.TextColumn = "text",
+    encoder: options.Encoder = None,
+    decoder: options.Decoder = None,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    as_json: options.Json = False,
+) -> None:
     """Measure the word error rate of a model on a data set, and how often it writes nothing."""
     if data is None:
         raise ValueError("--data did not come; expected a parquet file, a folder or a hub id")
@@ -218,12 +233,18 @@ def evaluate(
     recogniser, choice = options.load_model(model, encoder, decoder, device, dtype)
     with tqdm(total=len(clips), unit="clip", disable=not sys.stderr.isatty()) as bar:
         lines = now_and_then(partial(print, file=sys.stderr, flush=True))
-        progress = lines if bar.disable else lambda done, total: bar.update(done - bar.n)
         result = measure(
-            recogniser, clips, batch_seconds=batch_seconds, shuffled_audio=shuffled_audio,
-            noise=noise, snr_db=snr_db, normaliser=normaliser, progress=progress, beams=beams,
+            recogniser,
+            clips,
+            batch_seconds=batch_seconds,
+            shuffled_audio=shuffled_audio,
+            noise=noise,
+            snr_db=snr_db,
+            normaliser=normaliser,
+            progress=lines if bar.disable else lambda done, total: bar.update(done - bar.n),
+            beams=beams,
             hints=options.words_of(hints),
-        )  # fmt: skip
+        )
     dtype = options.place(choice)["dtype"]  # int8, of which a model knows nothing
     result = replace(result, dtype=dtype)
     unused = [f"left out: {clip.detail}" for clip in clips.left_out]
@@ -334,7 +355,8 @@ def _difference(result: "Result", baseline: "Result") -> str:
 
 
 def benchmark(
-    model: options.Model = "tiny", data: options.Data = None,
+    model: options.Model = "tiny",
+    data: options.Data = None,
     utterances: Annotated[int, typer.Option(help="clips to use, and in each measured epoch")] = 64,
     mix: Annotated[
         str | None, typer.Option(help="clips: short, long (the default of full)")
@@ -342,7 +364,8 @@ def benchmark(
     random_weights: Annotated[
         bool, typer.Option("--random-weights", help="the model's sizes; nothing is fetched")
     ] = False,
-    compile: Compile = None, fp8: Fp8 = None,
+    compile: Compile = None,
+    fp8: Fp8 = None,
     workers: Annotated[int, typer.Option(help="threads that decode audio")] = 2,
     gpus: Annotated[
         int | None, typer.Option(help="only: training on so many against training on one")
@@ -351,10 +374,13 @@ def benchmark(
         bool, typer.Option("--cached", help="with --gpus: train on stored encoder outputs")
     ] = False,
     rounds: Annotated[int, typer.Option(help="repetitions; medians are shown")] = 3,
-    batch_seconds: options.BatchSeconds = 60.0, encoder: options.Encoder = None,
-    decoder: options.Decoder = None, device: options.Device = "auto", dtype: options.Dtype = "auto",
+    batch_seconds: options.BatchSeconds = 60.0,
+    encoder: options.Encoder = None,
+    decoder: options.Decoder = None,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
     as_json: options.Json = False,
-) -> None:  # fmt: skip
+) -> None:
     """Time training, the cache and transcription on this machine."""
     from tiny_asr.bench.benchmark import measure, measure_gpus
 

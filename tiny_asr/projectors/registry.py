@@ -14,7 +14,6 @@ PROJECTORS = {
     "normed_mlp": "tiny_asr.projectors.normed_mlp:NormedMLPProjector",
     "convolution": "tiny_asr.projectors.convolution:ConvolutionProjector",
     "cross_attention": "tiny_asr.projectors.cross_attention:CrossAttentionProjector",
-    "transformer": "tiny_asr.projectors.transformer:TransformerProjector",
 }
 
 

@@ -75,10 +75,12 @@ class Trainer:
     """
 
     def __init__(
-        self, settings: TrainingSettings, say: Callable[[str], None] = print,
+        self,
+        settings: TrainingSettings,
+        say: Callable[[str], None] = print,
         on_log: Callable[[TrainingState, ASRModel], None] | None = None,
         model: ASRModel | None = None,
-    ):  # fmt: skip
+    ):
         s = self.settings = settings
         self.out, self.on_log = Path(s.out), on_log
         choice = choose_device(s.device, s.dtype)
@@ -87,10 +89,12 @@ class Trainer:
         # The autocast is our own: Accelerate's is fixed for the life of the process, and a notebook
         # trains more than once.
         self.accelerator = Accelerator(
-            cpu=choice.device.type == "cpu", mixed_precision="no", project_dir=self.out,
+            cpu=choice.device.type == "cpu",
+            mixed_precision="no",
             log_with=check_trackers(s.trackers) or None,
+            project_dir=self.out,
             kwargs_handlers=[InitProcessGroupKwargs(timeout=LONGEST_WAIT)],
-        )  # fmt: skip
+        )
         self.device, self.dtype = self.accelerator.device, choice.dtype
         if self.device.type != choice.device.type:
             raise ValueError(
@@ -126,8 +130,10 @@ class Trainer:
         # On a GPU the fused one leaves out a step that is not finite without asking Python.
         self.optimizer = torch.optim.AdamW(
             parameter_groups(self.trained, s.learning_rate, s.adapter_learning_rate),
-            betas=(0.9, 0.95), weight_decay=s.weight_decay, fused=self.device.type == "cuda",
-        )  # fmt: skip
+            betas=(0.9, 0.95),
+            weight_decay=s.weight_decay,
+            fused=self.device.type == "cuda",
+        )
         self.half = self.dtype is torch.float16  # only its gradients need to be scaled up
         self.scaler = torch.amp.GradScaler(self.device.type, init_scale=1024.0 if self.half else 1)
         self.counting = None  # processes count their tokens on their CPUs
