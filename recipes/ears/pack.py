@@ -88,9 +88,12 @@ def agreed(heard: dict[str, list[str]]) -> dict[str, str]:
     }
 
 
-def people(path: Path, rows: list[dict], model: ASRModel) -> None:
-    """A pack of real people, with its speakers and where the clips can be cut (splice.py); `model`
-    finds the words."""
+def people(path: Path, rows: list[dict], model: ASRModel | None) -> None:
+    """A pack of real people; where a model finds the words, with its speakers and where the clips
+    can be cut (splice.py)."""
+    if model is None:
+        write(path, pairs(rows))
+        return
     places = [
         cuts(model, decoded(sound) / np.float32(32768), text) if row["speaker"] else []
         for row, (text, sound) in zip(rows, pairs(rows), strict=True)
@@ -116,10 +119,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--natural", type=Path, default=WORK / "kokoro" / "speech")
     parser.add_argument("--robots", type=Path, default=WORK / "bulk")
-    parser.add_argument("--model", default="tiny", help="the pair that finds the words' borders")
+    parser.add_argument(
+        "--model", help="a pair that finds words (tiny: 15 min), for new sentences of real people"
+    )
     a = parser.parse_args()
     a.out.mkdir(parents=True, exist_ok=True)
-    model = ASRModel.from_pretrained(a.model)
+    model = ASRModel.from_pretrained(a.model) if a.model else None
     speech = SHARED / "speech"
     heard = agreed(json.loads(HEARD.read_text(encoding="utf-8"))) if HEARD.exists() else {}
     for name, files in KINDS.items():

@@ -3,7 +3,6 @@
 import itertools
 
 import numpy as np
-import pytest
 import soundfile
 from conftest import REPOSITORY
 
@@ -79,5 +78,5 @@ def test_a_pack_of_people_is_read_with_new_sentences(tmp_path):
     known = {word for text in texts for word in text.split()}
     assert known.issuperset(word for text in more for word in text.split())
     assert more == read_pack(tmp_path / "people.json", 1, new=2.0)[0]
-    with pytest.raises(KeyError):
-        pack.people(tmp_path / "no-speaker", [{"text": "a", "audio": {"bytes": b""}}], None)
+    pack.people(tmp_path / "plain", rows, None)
+    assert read_pack(tmp_path / "plain.json", 1, new=2.0)[0] == texts
