@@ -151,7 +151,7 @@ def _as_written(app, what, name, obj, options, lines: list[str]) -> None:
     for line in lines:
         if line.startswith("    ") and len(new) > 1 and not new[-1] and not new[-2].startswith(" "):
             new += ["::", ""]
-        if what == "class" and (field := re.match(r"([a-z_]+(?:, [a-z_]+)*): ", line)):
+        if what == "class" and (field := re.match(r"([a-z_0-9]+(?:, [a-z_0-9]+)*): ", line)):
             names = field[1].replace(", ", "`, `")
             line = f"- `{names}`: {line[field.end() :]}"
         new.append(line)

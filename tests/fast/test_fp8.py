@@ -177,6 +177,7 @@ def test_trained_weights_are_refused_and_odd_sizes_left_alone():
 
 def test_an_adapter_is_refused(tmp_path, monkeypatch):
     pytest.importorskip("peft")
+    monkeypatch.setattr("tiny_asr.training.trainer.check_device", lambda device: None)
     monkeypatch.setattr("tiny_asr.training.trainer.use_fp8", in_8_bits)
     with pytest.raises(ValueError, match="leave out fp8, or the adapter"):
         train(small_run(tmp_path / "run", fp8=True, adapter_rank=2))
@@ -187,6 +188,7 @@ def test_an_adapter_is_refused(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("cached", [False, True])
 def test_a_run_trains_is_evaluated_and_saves_no_8_bits(tmp_path, monkeypatch, cached):
+    monkeypatch.setattr("tiny_asr.training.trainer.check_device", lambda device: None)
     monkeypatch.setattr("tiny_asr.training.trainer.use_fp8", in_8_bits)
     cache = tmp_path / "cache" if cached else None
     run = small_run(tmp_path / "run", fp8=True, eval_data=clips(4, 1), eval_limit=4, cache=cache)

@@ -90,15 +90,19 @@ def replace(layers: nn.ModuleList, gradient: bool) -> int:
     return count
 
 
-def use_fp8(model) -> str:
-    """Put the layers of an `ASRModel` into 8 bits, in place, before they are compiled; a line that
-    says how many. Raises ValueError on a device that can't multiply them."""
-    device = model.device
+def check_device(device: torch.device) -> None:
+    """Raise ValueError for a device that can't multiply 8-bit numbers."""
     if device.type != "cuda" or torch.cuda.get_device_capability(device) < CAPABILITY:
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else device
         raise ValueError(
             f"fp8 came on {name}; expected a GPU that multiplies 8-bit numbers, such as an H100 "
             f"(compute capability {'.'.join(map(str, CAPABILITY))} or more): leave out fp8"
         )
+
+
+def use_fp8(model) -> str:
+    """Put the layers of an `ASRModel` into 8 bits, in place, before they are compiled; a line that
+    says how many. Raises ValueError as `check_device` does."""
+    check_device(model.device)
     counts = replace(model.encoder.whisper.layers, False), replace(model.decoder.layers, True)
     return "fp8: {} matrices of the encoder in 8 bits, {} of the decoder".format(*counts)

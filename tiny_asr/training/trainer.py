@@ -38,7 +38,7 @@ from tiny_asr.evaluation.normalisers import FOR_TEXT
 from tiny_asr.evaluation.score import evaluate
 from tiny_asr.fast.activations import make_it_fit
 from tiny_asr.fast.compiling import compile_layers
-from tiny_asr.fast.fp8 import use_fp8
+from tiny_asr.fast.fp8 import check_device, use_fp8
 from tiny_asr.fast.outcomes import Outcomes
 from tiny_asr.model import ASRModel
 from tiny_asr.shapes import IGNORE
@@ -101,6 +101,8 @@ class Trainer:
                 f"device {choice.device.type} came in a process that uses {self.device.type}; "
                 f"expected the same: restart it, or set device={self.device.type}"
             )
+        if s.fp8:
+            check_device(self.device)  # before gigabytes are loaded
         self.say = say if self.accelerator.is_main_process else lambda line: None
         ranks = self.accelerator.num_processes
         self.say(f"device: {self.device}, {self.dtype}, processes: {ranks} ({choice.reason})")
