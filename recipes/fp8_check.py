@@ -20,7 +20,6 @@ from torch import Tensor
 
 from recipes.ears.bank import read_pack
 from tiny_asr.audio import pad_batch
-from tiny_asr.decoder import token_loss
 from tiny_asr.device import choose_device, send
 from tiny_asr.fast.compiling import compile_layers
 from tiny_asr.fast.fp8 import replace, use_fp8
@@ -56,9 +55,7 @@ def loss_of(model: ASRModel, batch: list[tuple[str, Tensor]]) -> Tensor:
         frames, lengths = model.encode_batch(padded, samples)
     labels, dtype = send(model.processor.labels(texts), model.device), model.encoder.dtype
     with torch.autocast(model.device.type, dtype, dtype is not torch.float32):
-        audio = model.audio_projector(frames, lengths)
-    logits = model.decoder.text_logits(audio, model.config.embeddings(lengths), labels)
-    return token_loss(logits, labels)
+        return model(encoder_output=frames, encoder_lengths=lengths, labels=labels).loss
 
 
 def gradient_of(model: ASRModel, batches: list[list]) -> tuple[float, Tensor]:
