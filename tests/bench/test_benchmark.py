@@ -92,6 +92,7 @@ def test_each_stage_is_compared_with_its_floor():
 
 def test_with_8_bits_training_alone_is_measured(monkeypatch):
     models = []
+    monkeypatch.setattr("tiny_asr.training.trainer.check_device", lambda device: None)
     monkeypatch.setattr("tiny_asr.training.trainer.use_fp8", lambda model: models.append(model))
     parts = {"encoder": str(encoder_dir()), "decoder": str(decoder_dir())}
     few = {"utterances": 3, "rounds": 1, "batch_seconds": 12.0, "say": lambda line: None}
