@@ -66,10 +66,10 @@ STEPS = (
          "--before encoder=0.3 pair=0.3", "1 s", ("encoder",)),
     Step("projectors", "runs/prepare/projectors", f"recipes.ears.projectors small medium={SMOLLM2} "
          "--init small=data/models/small-asr medium=data/models/medium-asr "
-         f"--encoder {WHISPER} --out runs/prepare/projectors --minutes 20.7 --batch-seconds 900",
-         "22 min on one H200", ("pack", "decoder", "pairs")),
+         f"--encoder {WHISPER} --out runs/prepare/projectors --minutes 10.3 --batch-seconds 900",
+         "11 min on one H200", ("pack", "decoder", "pairs")),
     Step("small-medium", "data/models/small-asr, medium-asr", "recipes.ears.keep projectors "
-         "--before small=0.5 --goes-on", "1 s", ("projectors",)),
+         "--before small=0.5 medium=0.5 --goes-on", "1 s", ("projectors",)),
     Step("measure-tiny", "data/models/tiny-asr/results.csv", "recipes.measure tiny --brief",
          "12 min on 2 cores", ("tiny",)),
     Step("measure-small", "data/models/small-asr/results.csv",
