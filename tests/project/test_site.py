@@ -4,6 +4,7 @@ Whether the site builds, and what it looks like, is tested in tests/browser/test
 """
 
 import json
+import os
 import re
 from fnmatch import fnmatch
 from pathlib import Path
@@ -109,6 +110,22 @@ def test_each_term_is_met_where_the_glossary_says(terms, definition):
     texts = [sections(REPOSITORY / "notebooks" / name)[anchor] for name, anchor in links]
     for term in terms:
         assert any(uses(text, term) for text in texts), f"{term!r} does not occur in {links}"
+
+
+def test_each_link_of_a_page_leads_to_a_page_or_a_file():
+    broken = []
+    for page in sorted(DOCS.rglob("*.md")):
+        for link in re.findall(r"\]\((?!https?:|mailto:|#)([^)\s#]+)", page.read_text("utf-8")):
+            there = page.parent / link
+            if link.endswith((".md", ".ipynb")):  # conf.py copies cards and notebooks into docs/
+                inside = Path(os.path.normpath(there)).is_relative_to(DOCS)
+                copied = REPOSITORY / os.path.relpath(there, DOCS)
+                made = there == DOCS / "api/command_line.md"
+                found = inside and (there.is_file() or copied.is_file() or made)
+            else:
+                found = there.exists()
+            broken += [] if found else [f"{page.relative_to(DOCS)}: {link}"]
+    assert not broken, "links that are dead on the site (to a card: data/models/...)"
 
 
 def test_each_module_is_in_the_reference():
