@@ -11,6 +11,9 @@ CTC            each frame predicts a piece of the tiny tokenizer or nothing (Gra
 transcription  the frozen tiny-decoder writes the transcript, through a projector that learns at the
                same time; what it would rather have heard goes back into the encoder. So Whisper
                itself was trained (Radford et al. 2022), but for the decoder, which learnt too.
+               Half of what it is to write is not the transcript, but how likely each token is to
+               `small`, which hears the sound without noise through whisper-base: so it learns less
+               by heart (distillation again, of tokens).
 
 It begins with the weights in --init; where that has fewer layers, new ones that change nothing yet
 are put between. Writes OUT/encoder and OUT/pair (the projector), both float16, and OUT/log.csv.
@@ -28,12 +31,14 @@ from torch.nn import functional as F
 from transformers import AutoConfig
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from recipes.ears.learn import Run, Writer, add_arguments, ctc_loss
+from recipes.ears.learn import Run, Writer, add_arguments, ctc_loss, text_logits
 from recipes.ears.scene import Heard
 from recipes.steps import save_half
 from recipes.text import CHECKOUT
+from tiny_asr.decoder import token_loss
 from tiny_asr.encoder import HUB_PREFIX, AudioEncoder, EncoderOfCheckpoint
 from tiny_asr.model import ASRModel
+from tiny_asr.shapes import IGNORE
 
 # Of the scenes. It learns by heart what it hears often: of the novels few speakers there are.
 SHARES = {
@@ -99,6 +104,17 @@ def distillation_loss(guess: Tensor, goal: Tensor, frames: Tensor) -> Tensor:
     return (F.smooth_l1_loss(guess.float(), goal, reduction="none") * own).sum() / count
 
 
+def soft_loss(logits: Tensor, soft: Tensor, labels: Tensor) -> Tensor:
+    """Kullback-Leibler divergence of the student's tokens from the teacher's, nats a target.
+
+    logits, soft: (B, L, V); labels: (B, L), -100 is left out.
+    """
+    theirs = soft.float().log_softmax(-1)
+    apart = (theirs.exp() * (theirs - logits.float().log_softmax(-1))).sum(-1)
+    own = labels != IGNORE
+    return (apart * own).sum() / own.sum().clamp(min=1)
+
+
 class Training(Run):
     """The student, its three teachers, and a step of learning from them."""
 
@@ -114,6 +130,11 @@ class Training(Run):
             a.teacher, key_mapping=HUB_PREFIX, dtype=self.dtype
         )
         self.teacher = AudioEncoder(teacher.to(self.device))
+        self.soft_pair = None
+        if a.soft_share:
+            self.soft_pair = ASRModel.from_pretrained(
+                a.soft_pair, encoder=a.teacher, device=self.device, dtype=self.dtype
+            )
         teacher_dim, vocabulary = self.teacher.whisper.config.d_model, self.pair.config.vocab_size
         self.student = Student(whisper, teacher_dim, vocabulary).to(self.device)
         self.blank = self.tokenizer.convert_tokens_to_ids("<|silence|>")
@@ -129,6 +150,11 @@ class Training(Run):
         """What the teacher puts out for the sound as it was said, (B, T, teacher_dim)."""
         with torch.no_grad():
             return self.teacher(heard.clean, heard.mel_frames).float()
+
+    def soft_targets(self, taught: Tensor, frames: Tensor, labels: Tensor) -> Tensor:
+        """The logits (B, L, V) of the pair that hears the teacher's output."""
+        with torch.no_grad(), self.precision:
+            return text_logits(self.soft_pair, taught.to(self.dtype), frames, labels)[2]
 
     def teachers_frames(self) -> tuple[Tensor, Tensor]:
         """Mean and deviation of each of the teacher's dimensions: some are far louder."""
@@ -156,11 +182,19 @@ class Training(Run):
         with self.precision:
             guess, pieces, hidden = self.student(heard, done < SETTLING)
             output = hidden.detach() if alone else hidden
-            loss, token_ctc = self.writer.losses(output, frames, texts)
-        goal = (self.teach(heard) - self.mean) / self.scale
-        distillation = distillation_loss(guess, goal, frames)
+            logits, labels, token_ctc = self.writer.scores(output, frames, texts)
+        loss, taught, share = (
+            token_loss(logits, labels),
+            self.teach(heard),
+            self.arguments.soft_share,
+        )
+        distillation = distillation_loss(guess, (taught - self.mean) / self.scale, frames)
         ctc = self.piece_ctc(pieces, frames, texts)
-        total = WEIGHTS["transcription"] * (loss + self.writer.weight * token_ctc)
+        to_write = loss
+        if share:
+            soft = self.soft_targets(taught, frames, labels)
+            to_write = (1 - share) * loss + share * soft_loss(logits, soft, labels)
+        total = WEIGHTS["transcription"] * (to_write + self.writer.weight * token_ctc)
         if not alone:
             joins = min(1.0, done / 0.05)
             total = total + WEIGHTS["distillation"] * distillation + joins * WEIGHTS["ctc"] * ctc
@@ -201,6 +235,8 @@ def main() -> None:
     parser.add_argument(
         "--apart", type=float, default=0.0, help="of the time, the last, projector alone"
     )
+    parser.add_argument("--soft-pair", default="small", help="it tells how likely each token is")
+    parser.add_argument("--soft-share", type=float, default=0.5, help="of that, in the targets")
     add_arguments(parser)
     Training(parser.parse_args()).train()
 

@@ -21,6 +21,9 @@ from tiny_asr.decoder import token_loss
 from tiny_asr.model import ASRModel
 from tiny_asr.shapes import SAMPLE_RATE
 
+# Weight of CTC on the embeddings. More of it drowns the decoder's own loss; a fresh projector
+# before a large language model wants 1 until it writes text.
+CTC = 0.2
 SPEEDS = (0.8, 0.88, 0.94, 1.0, 1.0, 1.0, 1.07, 1.14, 1.22)
 
 
@@ -61,6 +64,16 @@ def ctc_loss(logs: Tensor, lengths: Tensor, texts: list[list[int]], blank: int) 
     return (loss / sizes.to(loss.device)).mean()
 
 
+def text_logits(
+    pair: ASRModel, frames: Tensor, lengths: Tensor, labels: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """From encoder frames (B, T, encoder_dim), of which `lengths` (B,) are a clip's own, to audio
+    embeddings, their lengths, and logits (B, L, V) for labels (B, L)."""
+    embeddings = pair.audio_projector(frames, lengths)
+    own = lengths // pair.config.audio_downsample_rate
+    return embeddings, own, pair.decoder.text_logits(embeddings, own, labels)
+
+
 class Writer:
     """A pair's projector and frozen decoder, and the losses of a true text given encoder frames.
 
@@ -77,21 +90,25 @@ class Writer:
             fused=pair.device.type == "cuda",
         )  # fmt: skip
 
-    def losses(self, frames: Tensor, lengths: Tensor, texts: list[str]) -> tuple[Tensor, Tensor]:
-        """Nats a token as the decoder writes them, and of CTC.
+    def scores(
+        self, frames: Tensor, lengths: Tensor, texts: list[str]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The decoder's logits (B, L, V) for the true texts, their labels (B, L), the CTC loss.
 
         Args:
             frames: encoder output (B, T, encoder_dim); lengths: own encoder frames (B,), CPU.
         """
-        pair = self.pair
-        labels = pair.processor.labels(texts)
-        embeddings = pair.audio_projector(frames, lengths)
-        own = lengths // pair.config.audio_downsample_rate
+        labels = self.pair.processor.labels(texts)
         labels_there = labels.to(frames.device, non_blocking=True)
-        logits = pair.decoder.text_logits(embeddings, own, labels_there)
-        end = pair.decoder.end_id
+        embeddings, own, logits = text_logits(self.pair, frames, lengths, labels_there)
+        end = self.pair.decoder.end_id
         ids = [[token for token in row if token not in (-100, end)] for row in labels.tolist()]
-        return token_loss(logits, labels_there), self.ctc(embeddings, own, ids)
+        return logits, labels_there, self.ctc(embeddings, own, ids)
+
+    def losses(self, frames: Tensor, lengths: Tensor, texts: list[str]) -> tuple[Tensor, Tensor]:
+        """Nats a token as the decoder writes them, and of CTC; see `scores`."""
+        logits, labels, ctc = self.scores(frames, lengths, texts)
+        return token_loss(logits, labels), ctc
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -110,7 +127,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-seconds", type=float, default=1000.0)
     parser.add_argument("--warmup", type=int, default=200, help="steps")
     parser.add_argument("--log-every", type=int, default=100, help="steps")
-    parser.add_argument("--ctc", type=float, default=1.0, help="weight of CTC on the embeddings")
+    parser.add_argument("--ctc", type=float, default=CTC, help="weight of CTC on the embeddings")
     parser.add_argument("--workers", type=int, default=16, help="threads that decode sound")
     parser.add_argument("--seed", type=int, default=0)
 

@@ -25,9 +25,6 @@ SHARES = {
     "natural": 0.42, "novels": 0.20, "orders": 0.07, "studio": 0.05, "accents": 0.20,
     "robots": 0.06,
 }  # fmt: skip
-# Weight of CTC on the embeddings. More of it drowns the decoder's own loss; a fresh projector
-# before a large language model may want 1 until it writes text.
-CTC = 0.2
 
 
 class Training(Run):
@@ -104,7 +101,6 @@ def main() -> None:
     parser.add_argument("--weight-decay", type=float, default=0.05)
     parser.add_argument("--dropout", type=float, default=0.1, help="of the encoder's output")
     add_arguments(parser)
-    parser.set_defaults(ctc=CTC)
     Training(parser.parse_args()).train()
 
 

@@ -54,6 +54,16 @@ def test_other_devices_are_refused():
         quantise(ASRModel.from_pretrained("tiny").to("meta"))
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_writes_in_8_bits_what_a_cpu_writes(tiny):
+    model = ASRModel.from_pretrained("tiny")
+    quantise(model)
+    model.to("cuda")
+    clips = [sample_clip(), puzzle_clip()]
+    assert model.transcribe(clips) == tiny.transcribe(clips)
+    assert model.transcribe(clips[0]) == tiny.transcribe(clips[0])
+
+
 def test_a_real_language_model_still_writes_words(real):
     """Its few huge activations are what rounding activations, too, fails on."""
     parts = {"encoder": str(real / "whisper-base"), "decoder": str(real / "smollm2-135m-instruct")}

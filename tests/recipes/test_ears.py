@@ -201,6 +201,7 @@ def run(program, packs, out, monkeypatch, *options: object) -> list[str]:
 
 def test_the_encoder_learns_and_loads_with_its_pair(packs, tmp_path, monkeypatch):
     options = ("--teacher", MODELS / "tiny-encoder", "--learning-rate", "1e-3", "--apart", "0.1")
+    options += ("--soft-pair", "tiny")
     lines = run(encoder, packs, tmp_path, monkeypatch, *options)
     assert lines[0].startswith("step,seconds,loss,token_ctc,ctc,distillation,clips,hours,dev")
     values = lines[-1].split(",")

@@ -22,8 +22,8 @@ Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N, or 
 Dtype = Annotated[
     str | None,
     typer.Option(
-        help="of the frozen models: auto, float32; half as big: bfloat16, float16; on a CPU also "
-        "int8, for the decoder's matrices: faster, one text at a time"
+        help="of the frozen models: auto, float32; half as big: bfloat16, float16; the decoder's "
+        "matrices int8: on a CPU faster, one text at a time, on a GPU smaller"
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="one object on stdout, the rest on stderr")]
@@ -121,11 +121,13 @@ def load_model(model: str, encoder: str | None, decoder: str | None, device: str
     from tiny_asr.model import ASRModel
 
     int8 = dtype == "int8"
-    if int8 and device not in ("auto", "cpu"):
-        raise ValueError(f"dtype int8 came with device {device}; expected cpu: take bfloat16 there")
-    choice = choose_device("cpu" if int8 else device, "float32" if int8 else dtype)
+    choice = choose_device(
+        "cpu" if int8 and device == "auto" else device, "auto" if int8 else dtype
+    )
+    if int8 and choice.device.type == "mps":
+        raise ValueError(f"dtype int8 came with device {device}; expected cpu or cuda")
     config = ASRConfig.from_pretrained(model, encoder=encoder, decoder=decoder)
-    need, free = memory_bytes(config, choice), available_memory_bytes(choice.device)
+    need, free = memory_bytes(config, choice, int8), available_memory_bytes(choice.device)
     if need > free:  # said before gigabytes are downloaded and read
         half = "--dtype bfloat16 or " if choice.dtype.itemsize > 2 else ""
         raise ValueError(
@@ -133,13 +135,15 @@ def load_model(model: str, encoder: str | None, decoder: str | None, device: str
             f"{place(choice)['dtype']}, {free / 1e9:.1f} GB free; use {half}a smaller model"
         )
     recogniser = ASRModel.from_pretrained(
-        model, encoder=encoder, decoder=decoder, dtype=choice.dtype, device=choice.device
-    )
+        model, encoder=encoder, decoder=decoder, dtype=choice.dtype,
+        device="cpu" if int8 else choice.device,
+    )  # fmt: skip
     llm = recogniser.decoder.language_model
     if has_adapter(llm) and choice.dtype.itemsize == 4:
         merge_adapter(llm)
     if int8:
         quantise(recogniser)
+        recogniser.to(choice.device)
         choice = choice._replace(dtype=torch.int8)
     return recogniser, choice
 
@@ -157,15 +161,18 @@ def parameters(config) -> dict[str, int]:
     return {part: numbers[part] for part in ("encoder", "decoder", "projector")}
 
 
-def memory_bytes(config, choice) -> int:
+def memory_bytes(config, choice, int8: bool = False) -> int:
     """What the parameters take, the frozen models in their dtype and the projector in float32; and
-    the key-value caches that lie ready on a GPU after batches of the longest pieces."""
+    the key-value caches that lie ready on a GPU after batches of the longest pieces. int8: a GPU
+    gets the decoder's matrices in 8 bits, a CPU reads the large ones first."""
     from tiny_asr.bench.flops import sizes
 
     numbers, width = sizes(config), choice.dtype.itemsize
     weights = (numbers["encoder"] + numbers["decoder"]) * width + numbers["projector"] * 4
     if choice.device.type != "cuda":
         return weights
+    if int8:
+        weights -= (numbers["decoder"] - config.vocab_size * config.llm_dim) * (width - 1)
     from tiny_asr.decoder import most_columns
     from tiny_asr.fast.ready_caches import ready_bytes
     from tiny_asr.model import BATCH_SIZE

@@ -1,7 +1,7 @@
 """The thread through the lessons: one sentence, two voices, and a word that was written wrongly.
 
 `sample_clip` is a natural voice that `tiny` writes without an error, `puzzle_clip` a robot's, in
-which it gets a word wrong. When each word is said was read off the waveforms.
+which it gets two words wrong; the lessons follow the first. When each word is said was read off the waveforms.
 """
 
 import math
@@ -37,23 +37,29 @@ SAID = " ".join(word for word, _, _ in words_of("sample"))  # as the decoder wri
 
 
 def missed(written: str, said: str = SAID) -> range:
-    """The words of what was said, by number, from the first that was written otherwise to the last.
+    """The words of what was said, by number, where the first mistake is, up to the next right word.
     Where both are the same it is the last word alone, so that there is a place to look at. An
     invented word counts for the one that it stands before."""
-    words, number, wrong = said.split(), 0, []
-    for operation, _, _ in align(said, written):
-        if operation != "equal":
-            wrong.append(min(number, len(words) - 1))
-        number += operation != "insert"
-    return range(wrong[0], wrong[-1] + 1) if wrong else range(len(words) - 1, len(words))
+    steps, words = align(said, written), len(said.split())
+    begin, end = _first_mistake(steps)
+    first = sum(operation != "insert" for operation, _, _ in steps[:begin])
+    count = sum(operation != "insert" for operation, _, _ in steps[begin:end])
+    first = min(first, words - 1)
+    return range(first, first + max(1, count))
 
 
 def instead(written: str, said: str = SAID) -> str:
-    """The words that are written from the first difference to the last; the last word if none."""
+    """The words that are written in the place of the first mistake; the last word if none."""
     steps = align(said, written)
-    wrong = [n for n, (operation, _, _) in enumerate(steps) if operation != "equal"]
-    part = steps[wrong[0] : wrong[-1] + 1] if wrong else steps[-1:]
+    part = steps[slice(*_first_mistake(steps))]
     return " ".join(word for operation, _, word in part if operation != "delete")
+
+
+def _first_mistake(steps: list[tuple[str, str, str]]) -> tuple[int, int]:
+    """Where in an alignment wrong words stand for the first time, or the last step."""
+    right = [operation == "equal" for operation, _, _ in steps]
+    begin = right.index(False) if False in right else len(steps) - 1
+    return begin, next((n for n in range(begin + 1, len(steps)) if right[n]), len(steps))
 
 
 class Place(NamedTuple):
