@@ -60,17 +60,17 @@ STEPS = (
     Step("decoder", "data/models/tiny-decoder", "recipes.decoder", "9 min on one H100",
          ("text", "parts")),
     Step("encoder", "runs/prepare/encoder", f"recipes.ears.encoder --teacher {WHISPER} "
-         "--out runs/prepare/encoder --minutes 20.7 --batch-seconds 1200 --apart 0.08 "
-         "--learning-rate 1e-3", "22 min on one H200", ("pack", "decoder", "pairs")),
+         "--out runs/prepare/encoder --minutes 8.6 --batch-seconds 1200 --apart 0.06",
+         "9 min on one H200", ("pack", "decoder", "pairs")),
     Step("tiny", "data/models/tiny-encoder, tiny-asr", "recipes.ears.keep encoder "
-         "--before encoder=0.3 pair=0.3", "1 s", ("encoder",)),
+         "--before encoder=0.5 pair=0.5 --goes-on", "1 s", ("encoder",)),
     Step("projectors", "runs/prepare/projectors", f"recipes.ears.projectors small medium={SMOLLM2} "
          "--init small=data/models/small-asr medium=data/models/medium-asr "
          f"--encoder {WHISPER} --out runs/prepare/projectors --minutes 10.3 --batch-seconds 900",
          "11 min on one H200", ("pack", "decoder", "pairs")),
     Step("small-medium", "data/models/small-asr, medium-asr", "recipes.ears.keep projectors "
          "--before small=0.5 medium=0.5 --goes-on", "1 s", ("projectors",)),
-    Step("measure-tiny", "data/models/tiny-asr/results.csv", "recipes.measure tiny --brief",
+    Step("measure-tiny", "data/models/tiny-asr/results.csv", "recipes.measure tiny",
          "12 min on 2 cores", ("tiny",)),
     Step("measure-small", "data/models/small-asr/results.csv",
          f"recipes.measure small --brief --encoder {WHISPER}", "12 min on 2 cores",

@@ -244,6 +244,7 @@ def _weights(source: str) -> str:
 def _describe(config, choice) -> dict:
     """One model for `info`: its parts, the sizes of its axes, its prompt, its memory."""
     from tiny_asr.adapters.lora import FOLDER, about_adapter
+    from tiny_asr.bench.flops import sizes
     from tiny_asr.hub import resolve_source
 
     adapter = about_adapter(folder) if (folder := config.saved(FOLDER)) else None
@@ -252,7 +253,7 @@ def _describe(config, choice) -> dict:
     sources = {"encoder": config.encoder, "decoder": config.decoder}
     weights = {part: _weights(resolve_source(name)) for part, name in sources.items()}
     weights["projector"] = "trained" if config.projector_weights else "untrained"
-    numbers, names = options.parameters(config), sources | {"projector": config.projector_type}
+    numbers, names = sizes(config), sources | {"projector": config.projector_type}
     return {
         "parts": {
             part: {"name": names[part], "weights": weights[part], "parameters": numbers[part]}

@@ -121,9 +121,8 @@ def load_model(model: str, encoder: str | None, decoder: str | None, device: str
     from tiny_asr.model import ASRModel
 
     int8 = dtype == "int8"
-    choice = choose_device(
-        "cpu" if int8 and device == "auto" else device, "auto" if int8 else dtype
-    )
+    device = "cpu" if int8 and device == "auto" else device
+    choice = choose_device(device, "auto" if int8 else dtype)
     if int8 and choice.device.type == "mps":
         raise ValueError(f"dtype int8 came with device {device}; expected cpu or cuda")
     config = ASRConfig.from_pretrained(model, encoder=encoder, decoder=decoder)
@@ -134,10 +133,10 @@ def load_model(model: str, encoder: str | None, decoder: str | None, device: str
             f"not enough memory on {choice.device}: needs about {need / 1e9:.1f} GB as "
             f"{place(choice)['dtype']}, {free / 1e9:.1f} GB free; use {half}a smaller model"
         )
+    first = "cpu" if int8 else choice.device  # a GPU never holds the large matrices
     recogniser = ASRModel.from_pretrained(
-        model, encoder=encoder, decoder=decoder, dtype=choice.dtype,
-        device="cpu" if int8 else choice.device,
-    )  # fmt: skip
+        model, encoder=encoder, decoder=decoder, dtype=choice.dtype, device=first
+    )
     llm = recogniser.decoder.language_model
     if has_adapter(llm) and choice.dtype.itemsize == 4:
         merge_adapter(llm)
@@ -153,26 +152,17 @@ def place(choice) -> dict[str, str]:
     return {"device": str(choice.device), "dtype": str(choice.dtype).removeprefix("torch.")}
 
 
-def parameters(config) -> dict[str, int]:
-    """Parameters of each part of a pair; no weights are loaded."""
-    from tiny_asr.bench.flops import sizes
-
-    numbers = sizes(config)
-    return {part: numbers[part] for part in ("encoder", "decoder", "projector")}
-
-
 def memory_bytes(config, choice, int8: bool = False) -> int:
     """What the parameters take, the frozen models in their dtype and the projector in float32; and
-    the key-value caches that lie ready on a GPU after batches of the longest pieces. int8: a GPU
-    gets the decoder's matrices in 8 bits, a CPU reads the large ones first."""
+    the key-value caches that lie ready on a GPU, which gets int8 matrices, after long batches."""
     from tiny_asr.bench.flops import sizes
 
     numbers, width = sizes(config), choice.dtype.itemsize
     weights = (numbers["encoder"] + numbers["decoder"]) * width + numbers["projector"] * 4
     if choice.device.type != "cuda":
         return weights
-    if int8:
-        weights -= (numbers["decoder"] - config.vocab_size * config.llm_dim) * (width - 1)
+    if int8:  # the head in 8 bits is not the embeddings' any more
+        weights += numbers["head"] - numbers["decoder layers"] * (width - 1)
     from tiny_asr.decoder import most_columns
     from tiny_asr.fast.ready_caches import ready_bytes
     from tiny_asr.model import BATCH_SIZE

@@ -1,7 +1,8 @@
 """The thread through the lessons: one sentence, two voices, and a word that was written wrongly.
 
 `sample_clip` is a natural voice that `tiny` writes without an error, `puzzle_clip` a robot's, in
-which it gets two words wrong; the lessons follow the first. When each word is said was read off the waveforms.
+which it gets two wrong; the lessons follow the first. When each word is said was read off the
+waveforms.
 """
 
 import math
@@ -40,26 +41,25 @@ def missed(written: str, said: str = SAID) -> range:
     """The words of what was said, by number, where the first mistake is, up to the next right word.
     Where both are the same it is the last word alone, so that there is a place to look at. An
     invented word counts for the one that it stands before."""
-    steps, words = align(said, written), len(said.split())
-    begin, end = _first_mistake(steps)
-    first = sum(operation != "insert" for operation, _, _ in steps[:begin])
-    count = sum(operation != "insert" for operation, _, _ in steps[begin:end])
-    first = min(first, words - 1)
+    before, mistake = _first_mistake(written, said)
+    first, count = (sum(step[0] != "insert" for step in part) for part in (before, mistake))
+    first = min(first, len(said.split()) - 1)
     return range(first, first + max(1, count))
 
 
 def instead(written: str, said: str = SAID) -> str:
     """The words that are written in the place of the first mistake; the last word if none."""
+    mistake = _first_mistake(written, said)[1]
+    return " ".join(word for operation, _, word in mistake if operation != "delete")
+
+
+def _first_mistake(written: str, said: str) -> tuple[list, list]:
+    """The steps of an alignment before the first mistake, and its own; if none, the last."""
     steps = align(said, written)
-    part = steps[slice(*_first_mistake(steps))]
-    return " ".join(word for operation, _, word in part if operation != "delete")
-
-
-def _first_mistake(steps: list[tuple[str, str, str]]) -> tuple[int, int]:
-    """Where in an alignment wrong words stand for the first time, or the last step."""
     right = [operation == "equal" for operation, _, _ in steps]
     begin = right.index(False) if False in right else len(steps) - 1
-    return begin, next((n for n in range(begin + 1, len(steps)) if right[n]), len(steps))
+    end = next((n for n in range(begin + 1, len(steps)) if right[n]), len(steps))
+    return steps[:begin], steps[begin:end]
 
 
 class Place(NamedTuple):

@@ -1,6 +1,4 @@
-"""The decoder's matrices in 8 bits: a quarter of the memory of float32, half of bfloat16's.
-
-On a processor that is less to read at each token, so it is faster; on a GPU it saves memory only.
+"""The decoder's matrices in 8 bits: less to read at each token on a CPU, less memory on a GPU.
 
 Each row of a matrix becomes whole numbers from -127 to 127 and one scale; what it is multiplied
 with stays as it is, in bfloat16. (Rounding that to 8 bits as well, PyTorch's dynamic quantisation,
@@ -24,8 +22,7 @@ class Int8Linear(nn.Module):
         super().__init__()
         weight = linear.weight.detach().float()
         scale = weight.abs().amax(dim=1).clamp(min=1e-12) / 127
-        rounded = (weight / scale[:, None]).round().to(torch.int8)
-        self.register_buffer("weight", rounded)
+        self.register_buffer("weight", (weight / scale[:, None]).round().to(torch.int8))
         self.register_buffer("scale", scale.to(torch.bfloat16))
         self.bias = linear.bias
 
