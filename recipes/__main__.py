@@ -71,7 +71,7 @@ STEPS = (
     Step("small-medium", "data/models/small-asr, medium-asr", "recipes.ears.keep projectors "
          "--before small=0.5 medium=0.5 --goes-on", "1 s", ("projectors",)),
     Step("measure-tiny", "data/models/tiny-asr/results.csv", "recipes.measure tiny",
-         "12 min on 2 cores", ("tiny",)),
+         "6 min on one core", ("tiny",)),
     Step("measure-small", "data/models/small-asr/results.csv",
          f"recipes.measure small --brief --encoder {WHISPER}", "12 min on 2 cores",
          ("small-medium",)),

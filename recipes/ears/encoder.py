@@ -135,6 +135,10 @@ class Training(Run):
             self.soft_pair = ASRModel.from_pretrained(
                 a.soft_pair, encoder=a.teacher, device=self.device, dtype=self.dtype
             )
+            if self.soft_pair.processor.tokenizer.get_vocab() != self.tokenizer.get_vocab():
+                raise ValueError(
+                    f"--soft-pair {a.soft_pair} came; expected one with {a.pair}'s tokens: small"
+                )
         teacher_dim, vocabulary = self.teacher.whisper.config.d_model, self.pair.config.vocab_size
         self.student = Student(whisper, teacher_dim, vocabulary).to(self.device)
         self.blank = self.tokenizer.convert_tokens_to_ids("<|silence|>")
@@ -183,11 +187,8 @@ class Training(Run):
             guess, pieces, hidden = self.student(heard, done < SETTLING)
             output = hidden.detach() if alone else hidden
             logits, labels, token_ctc = self.writer.scores(output, frames, texts)
-        loss, taught, share = (
-            token_loss(logits, labels),
-            self.teach(heard),
-            self.arguments.soft_share,
-        )
+        loss, taught = token_loss(logits, labels), self.teach(heard)
+        share = self.arguments.soft_share
         distillation = distillation_loss(guess, (taught - self.mean) / self.scale, frames)
         ctc = self.piece_ctc(pieces, frames, texts)
         to_write = loss
@@ -238,7 +239,10 @@ def main() -> None:
     parser.add_argument("--soft-pair", default="small", help="it tells how likely each token is")
     parser.add_argument("--soft-share", type=float, default=0.5, help="of that, in the targets")
     add_arguments(parser)
-    Training(parser.parse_args()).train()
+    arguments = parser.parse_args()
+    if not 0 <= arguments.soft_share <= 1:
+        parser.error(f"--soft-share {arguments.soft_share} came; expected 0 to 1")
+    Training(arguments).train()
 
 
 if __name__ == "__main__":

@@ -236,6 +236,28 @@ def test_the_encoder_learns_and_loads_with_its_pair(packs, tmp_path, monkeypatch
         torch.testing.assert_close(mean[name], weight + 0.25, atol=2e-3, rtol=2e-3)
 
 
+@pytest.mark.parametrize("share", ["-0.1", "1.5"])
+def test_a_share_of_soft_targets_is_one(share, packs, tmp_path, monkeypatch, capsys):
+    options = ("--teacher", MODELS / "tiny-encoder", "--soft-share", share)
+    with pytest.raises(SystemExit):
+        run(encoder, packs, tmp_path, monkeypatch, *options)
+    assert "expected 0 to 1" in capsys.readouterr().err
+
+
+def test_soft_targets_are_the_tokens_that_are_likely_to_the_teacher():
+    logits, soft = torch.randn(2, 3, 5), torch.randn(2, 3, 5)
+    labels = torch.tensor([[0, 1, -100], [2, -100, -100]])
+    rows = [(logits[0, 0], soft[0, 0]), (logits[0, 1], soft[0, 1]), (logits[1, 0], soft[1, 0])]
+    by_hand = sum(
+        sum(float(p * (p / q).log()) for p, q in zip(s.softmax(-1), x.softmax(-1), strict=True))
+        for x, s in rows
+    ) / 3  # fmt: skip
+    assert encoder.soft_loss(logits, soft, labels).item() == pytest.approx(by_hand, rel=1e-5)
+    assert encoder.soft_loss(soft, soft, labels).item() == pytest.approx(0, abs=1e-6)
+    nobody = torch.full_like(labels, -100)
+    assert encoder.soft_loss(logits, soft, nobody).item() == 0
+
+
 def test_two_projectors_learn_at_once_and_nothing_else(packs, tmp_path, monkeypatch):
     begin = ASRConfig(audio_downsample_rate=4, projector_hidden_dim=32)
     ASRModel(begin).save_pretrained(tmp_path / "begin")

@@ -22,8 +22,8 @@ Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N, or 
 Dtype = Annotated[
     str | None,
     typer.Option(
-        help="of the frozen models: auto, float32; half as big: bfloat16, float16; the decoder's "
-        "matrices int8: on a CPU faster, one text at a time, on a GPU smaller"
+        help="of the frozen models: auto, float32; half as big: bfloat16, float16; to write text "
+        "int8, the decoder's matrices: on a CPU faster, with --device cuda smaller"
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="one object on stdout, the rest on stderr")]
@@ -126,19 +126,21 @@ def load_model(model: str, encoder: str | None, decoder: str | None, device: str
     if int8 and choice.device.type == "mps":
         raise ValueError(f"dtype int8 came with device {device}; expected cpu or cuda")
     config = ASRConfig.from_pretrained(model, encoder=encoder, decoder=decoder)
-    need, free = memory_bytes(config, choice, int8), available_memory_bytes(choice.device)
-    if need > free:  # said before gigabytes are downloaded and read
-        half = "--dtype bfloat16 or " if choice.dtype.itemsize > 2 else ""
-        raise ValueError(
-            f"not enough memory on {choice.device}: needs about {need / 1e9:.1f} GB as "
-            f"{place(choice)['dtype']}, {free / 1e9:.1f} GB free; use {half}a smaller model"
-        )
-    first = "cpu" if int8 else choice.device  # a GPU never holds the large matrices
+    first = choice._replace(device=torch.device("cpu")) if int8 else choice
+    less = {2: "int8" if choice.device.type == "cuda" else "", 4: "bfloat16"}[choice.dtype.itemsize]
+    for here in (first, choice):  # said before gigabytes are downloaded and read
+        need, free = memory_bytes(config, here, int8), available_memory_bytes(here.device)
+        if need > free:
+            raise ValueError(
+                f"not enough memory on {here.device}: needs about {need / 1e9:.1f} GB as "
+                f"{'int8' if int8 else place(choice)['dtype']}, {free / 1e9:.1f} GB free; use "
+                f"{f'--dtype {less} or ' if less and not int8 else ''}a smaller model"
+            )
     recogniser = ASRModel.from_pretrained(
-        model, encoder=encoder, decoder=decoder, dtype=choice.dtype, device=first
+        model, encoder=encoder, decoder=decoder, dtype=choice.dtype, device=first.device
     )
     llm = recogniser.decoder.language_model
-    if has_adapter(llm) and choice.dtype.itemsize == 4:
+    if has_adapter(llm) and (int8 or choice.dtype.itemsize == 4):
         merge_adapter(llm)
     if int8:
         quantise(recogniser)
@@ -161,8 +163,9 @@ def memory_bytes(config, choice, int8: bool = False) -> int:
     weights = (numbers["encoder"] + numbers["decoder"]) * width + numbers["projector"] * 4
     if choice.device.type != "cuda":
         return weights
-    if int8:  # the head in 8 bits is not the embeddings' any more
-        weights += numbers["head"] - numbers["decoder layers"] * (width - 1)
+    if int8:  # a head in 8 bits is not the embeddings' any more
+        heads = numbers["head"] * (1 if config.decoder_config.tie_word_embeddings else 1 - width)
+        weights += heads - numbers["decoder layers"] * (width - 1)
     from tiny_asr.decoder import most_columns
     from tiny_asr.fast.ready_caches import ready_bytes
     from tiny_asr.model import BATCH_SIZE

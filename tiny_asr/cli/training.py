@@ -245,8 +245,7 @@ def evaluate(
             beams=beams,
             hints=options.words_of(hints),
         )
-    dtype = options.place(choice)["dtype"]  # int8, of which a model knows nothing
-    result = replace(result, dtype=dtype)
+    result = replace(result, dtype=options.place(choice)["dtype"])  # no model knows of its int8
     unused = [f"left out: {clip.detail}" for clip in clips.left_out]
     try:
         if out is not None:
@@ -426,21 +425,16 @@ def _speeds(r: dict) -> str:
         ("", f"batches of at most {r['batch_seconds']:g} s, medians of {r['rounds']} rounds"),
         ("training", f"{r['train_uncached_per_second']:8.1f} utterances/s without a cache"),
         ("", f"{r['train_cached_per_second']:8.1f} utterances/s with a cache"),
-        ("encoding", f"{r['decode_mel_encoder_per_second']:8.1f} "
-                     f"utterances/s decode + mel + encoder"),
+        ("encoding", f"{r['decode_mel_encoder_per_second']:8.1f} utterances/s decoded and encoded"),
         ("cache", f"{r['cache_read_per_second']:8.1f} utterances/s read, "
                   f"{r['read_speedup']:.0f} times as fast"),
         ("gain", f"{r['gain_measured']:8.2f} measured: training with a cache against without"),
         ("", f"{r['gain_predicted']:8.2f} predicted from the parts by Amdahl's law"),
         ("outside models", f"{shares[0]:>8} of training without a cache, {shares[1]} with one"),
     ]  # fmt: skip
-    if "rtfx_batch_1" in r:
-        lines += [
-            ("transcription", f"{r['rtfx_batch_1']:8.1f} RTFx at batch 1"),
-            ("", f"{r['rtfx_batch_16']:8.1f} RTFx at batch 16"),
-        ]
-    if "rtfx_batch_1_int8" in r:
-        lines.append(("", f"{r['rtfx_batch_1_int8']:8.1f} RTFx at batch 1, --dtype int8"))
+    ways = {"batch_1": "batch 1", "batch_16": "batch 16", "batch_1_int8": "batch 1, --dtype int8"}
+    rates = [f"{r[f'rtfx_{w}']:8.1f} RTFx at {at}" for w, at in ways.items() if f"rtfx_{w}" in r]
+    lines += zip(("transcription", "", ""), rates, strict=False)
     tera = f"{r['matmul_tflops']:.3g} TFLOP/s, copies {r['copy_tb_per_second']:.2g} TB/s"
     lines.append(("ceilings", f"matrix products {tera}"))
     each = f"clips of {r['stage_seconds']:g} s, which write {r['stage_tokens']} tokens each"

@@ -1,8 +1,7 @@
 """The thread through the lessons: one sentence, two voices, and a word that was written wrongly.
 
 `sample_clip` is a natural voice that `tiny` writes without an error, `puzzle_clip` a robot's, in
-which it gets two wrong; the lessons follow the first. When each word is said was read off the
-waveforms.
+which two are wrong; lessons follow the first. When words are said was read off the waveforms.
 """
 
 import math

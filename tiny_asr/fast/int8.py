@@ -32,8 +32,8 @@ class Int8Linear(nn.Module):
             return self(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], -1)
         if len(x) <= FEW and not x.is_cuda:
             y = torch._weight_int8pack_mm(x.bfloat16(), self.weight, self.scale).to(x.dtype)
-        else:
-            y = F.linear(x, self.weight.to(x.dtype)) * self.scale.to(x.dtype)
+        else:  # scaled first: whole numbers are too large for float16, which ends at 65 504
+            y = F.linear(x, self.weight.to(x.dtype) * self.scale.to(x.dtype)[:, None])
         return y if self.bias is None else y + self.bias.to(x.dtype)
 
 
@@ -42,6 +42,10 @@ def quantise(model) -> None:
     to a GPU. Embeddings, which are only looked up, encoder and projector stay."""
     if model.device.type != "cpu":
         raise ValueError(f"int8 came on {model.device}; expected the CPU: quantise, then move it")
+    if any(not getattr(module, "merged", True) for module in model.decoder.modules()):
+        raise ValueError(
+            "int8 came with an adapter beside the matrices; expected one that is merged"
+        )
     for module in list(model.decoder.modules()):
         for name, child in module.named_children():
             if type(child) is nn.Linear:
