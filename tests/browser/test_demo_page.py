@@ -1,6 +1,7 @@
 """The demo as a person uses it: `tiny-asr demo` in a browser with a microphone, and no network."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -151,7 +152,8 @@ def test_words_come_while_one_speaks(page, shots):
         page.get_by_role("tab", name="While you speak").click()
         page.get_by_role("button", name="Record", exact=True).click()
         try:
-            expect(tentative).to_contain_text("she", timeout=WAIT_MS)  # before anything is stopped
+            some = re.compile("she listens|to the sea|and its waves")
+            expect(tentative).to_contain_text(some, timeout=WAIT_MS)  # before anything is stopped
             break
         except AssertionError:
             if attempt == 2:

@@ -13,17 +13,18 @@ from torchaudio.functional import resample
 from tiny_asr import load_audio, sample_clip
 
 SENTENCE = "she listens to the sea and its waves turn into words"
-SPEAKING_SECONDS = 4.5  # after so long the sentence is over
+BEFORE, AFTER = 1.5, 0.5  # seconds of quiet: on a busy machine a page begins to listen late
+SPEAKING_SECONDS = BEFORE + 3 + AFTER + 0.5  # after so long the sentence is over
 RATE = 48_000  # of most microphones
 
 
 @contextmanager
 def speaking(playwright: Playwright, folder: Path) -> Iterator[Browser]:
     """A browser that says the bundled sentence, once, into every microphone that a page opens."""
-    pause = torch.zeros(RATE // 2)
+    before, after = (torch.zeros(round(seconds * RATE)) for seconds in (BEFORE, AFTER))
     sentence = resample(load_audio(sample_clip()), 16_000, RATE)
     file = folder / "microphone.wav"
-    soundfile.write(file, torch.cat([pause, sentence, pause]).numpy(), RATE, "PCM_16")
+    soundfile.write(file, torch.cat([before, sentence, after]).numpy(), RATE, "PCM_16")
     browser = chromium.launch(
         playwright,
         "--use-fake-ui-for-media-stream",  # says yes to every question about the microphone
