@@ -128,7 +128,7 @@ def load_model(model: str, encoder: str | None, decoder: str | None, device: str
     config = ASRConfig.from_pretrained(model, encoder=encoder, decoder=decoder)
     first = choice._replace(device=torch.device("cpu")) if int8 else choice
     less = {2: "int8" if choice.device.type == "cuda" else "", 4: "bfloat16"}[choice.dtype.itemsize]
-    for here in (first, choice):  # said before gigabytes are downloaded and read
+    for here in dict.fromkeys((first, choice)):  # said before gigabytes are downloaded and read
         need, free = memory_bytes(config, here, int8), available_memory_bytes(here.device)
         if need > free:
             raise ValueError(
@@ -155,8 +155,8 @@ def place(choice) -> dict[str, str]:
 
 
 def memory_bytes(config, choice, int8: bool = False) -> int:
-    """What the parameters take, the frozen models in their dtype and the projector in float32; and
-    the key-value caches that lie ready on a GPU, which gets int8 matrices, after long batches."""
+    """What the parameters take, the frozen models in their dtype and the projector in float32; on a
+    GPU with the key-value caches that lie ready there, the decoder's matrices in 8 bits if int8."""
     from tiny_asr.bench.flops import sizes
 
     numbers, width = sizes(config), choice.dtype.itemsize
@@ -183,5 +183,4 @@ def printable(text: str) -> str:
 
 def error_line(error: Exception | str) -> str:
     """What a user reads of an error, on one line; what is not UTF-8 is shown as an escape."""
-    line = "tiny-asr: " + " ".join(str(error).split())
-    return line.encode(errors="backslashreplace").decode()
+    return f"tiny-asr: {' '.join(str(error).split())}".encode(errors="backslashreplace").decode()

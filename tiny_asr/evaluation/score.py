@@ -87,8 +87,7 @@ class Group:
     @classmethod
     def from_dict(cls, content: dict) -> Self:
         """What `asdict` made of it; TypeError or KeyError where something is missing."""
-        rates = {name: Rate(**content[name]) for name in ("wer", "empty")}
-        return cls(**content | rates)
+        return cls(**content | {name: Rate(**content[name]) for name in ("wer", "empty")})
 
 
 @dataclass(frozen=True)

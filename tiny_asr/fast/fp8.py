@@ -68,8 +68,7 @@ class Fp8Linear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) -> (..., out), in the dtype that came."""
         rows, mine = x.reshape(-1, x.shape[-1]), (self.weight, self.scale, self.bias)
-        y = _Product.apply(rows, *mine, self.back, self.back_scale)
-        return y.view(*x.shape[:-1], -1)
+        return _Product.apply(rows, *mine, self.back, self.back_scale).view(*x.shape[:-1], -1)
 
 
 def replace(layers: nn.ModuleList, gradient: bool) -> int:

@@ -32,14 +32,17 @@ class Int8Linear(nn.Module):
             return self(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], -1)
         if len(x) <= FEW and not x.is_cuda:
             y = torch._weight_int8pack_mm(x.bfloat16(), self.weight, self.scale).to(x.dtype)
-        else:  # scaled first: whole numbers are too large for float16, which ends at 65 504
-            y = F.linear(x, self.weight.to(x.dtype) * self.scale.to(x.dtype)[:, None])
+        else:
+            wide, scale = self.weight.to(x.dtype), self.scale.to(x.dtype)
+            half = x.dtype == torch.float16  # it ends at 65 504, and whole numbers sum up to more
+            y = F.linear(x, wide * scale[:, None]) if half else F.linear(x, wide) * scale
         return y if self.bias is None else y + self.bias.to(x.dtype)
 
 
 def quantise(model) -> None:
     """Put the matrices of an `ASRModel`'s decoder into 8 bits, in place, on a CPU; then it may move
-    to a GPU. Embeddings, which are only looked up, encoder and projector stay."""
+    to a GPU. Embeddings, which are only looked up, encoder and projector stay. Raises ValueError
+    where the model is elsewhere, or has an adapter that is not merged."""
     if model.device.type != "cpu":
         raise ValueError(f"int8 came on {model.device}; expected the CPU: quantise, then move it")
     if any(not getattr(module, "merged", True) for module in model.decoder.modules()):
