@@ -40,7 +40,7 @@ FULL = ["full", "--random-weights", "--compile"]
 def commands(folder: Path) -> dict[str, tuple[list[str], Path | None]]:
     """The parts: what each runs, and the JSON file that it writes (else: on its output)."""
     profile = folder / "profile.json"
-    benchmark = ["benchmark", "--model", *FULL, "--utterances", "256", "--rounds", "1"]
+    benchmark = ["benchmark", "--model", *FULL, "--utterances", "1024", "--rounds", "1"]
     benchmark += ["--batch-seconds", "450", "--workers", "8", "--json"]
     return {
         "tests": (["-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", *TESTS], None),

@@ -5,13 +5,15 @@
 
 Each line of `data/models/NAME-asr/results.csv` is one `tiny-asr evaluate`, or one group of it:
 synthetic test speech by family, real speech by speaker, accents of speakers who are kept out of
-training (recipes.ears.pack), clips in which nobody speaks by kind, real speech with noise mixed in
-and in one piece (without `piece_seconds`), and the shuffled-audio control. The speed at batch 1
-comes from `tiny-asr benchmark`.
+training (recipes.ears.pack), clips in which nobody speaks by kind, and those of them in which two
+Whispers hear nobody either (recipes.ears.overhear), real speech with noise mixed in and in one
+piece (without `piece_seconds`), and the shuffled-audio control. The speed at batch 1 comes from
+`tiny-asr benchmark`.
 """
 
 import argparse
 import csv
+import json
 import tempfile
 from pathlib import Path
 
@@ -19,7 +21,7 @@ import pyarrow.compute
 import pyarrow.parquet
 import torch
 
-from recipes.ears.pack import held_out_speakers
+from recipes.ears.pack import SPOKEN, held_out_speakers, spoken
 from recipes.text import CHECKOUT, SHARED, WORK
 from tiny_asr.data.dataset import SpeechData, load_data, noise_utterances
 from tiny_asr.evaluation.score import Result, evaluate
@@ -76,6 +78,10 @@ def main() -> None:
     def nobody():
         return noise_utterances(silent / "test.parquet", limit=a.limit)
 
+    def quite_nobody():
+        somebody, clips = spoken(json.loads(SPOKEN.read_text(encoding="utf-8"))), nobody()
+        return SpeechData([clip for clip in clips if clip.id not in somebody], name=clips.name)
+
     def accents():
         return kept_out(SHARED / "speech" / "train-accents.parquet", a.limit)
 
@@ -83,6 +89,7 @@ def main() -> None:
         ("real dev", "speaker", real_speech, {}),
         ("accents, 20 speakers kept out", None, accents, {}),
         ("nobody speaks", "kind", nobody, {}),
+        ("nobody speaks, as two Whispers hear", None, quite_nobody, {}),
         ("synthetic test", "family", synthetic, {}),
     ]
     if not a.brief:

@@ -12,7 +12,8 @@ runs/prepare/kokoro/packs/   what recipes.kokoro.speak made, a pack for each of 
 runs/prepare/robots/         what `recipes.speech bulk` made, likewise.
 
 Twenty of the 230 speakers of `train-accents` are kept out of training: `accents-test`. Overheard is
-speech without a transcript of which two Whispers write nearly the same (overhear.py).
+speech without a transcript of which two Whispers write nearly the same (overhear.py). Noises in
+which both hear words are left out.
 """
 
 import argparse
@@ -32,6 +33,7 @@ from tiny_asr.model import ASRModel
 
 OUT = WORK / "packs"
 HEARD = Path(__file__).with_name("overheard.json")  # what overhear.py wrote
+SPOKEN = Path(__file__).with_name("spoken.json")  # and of noise
 HELD_OUT_SPEAKERS, SEED = 20, 19
 KINDS = {
     "novels": ("train-many-voices", "untranscribed"),
@@ -88,6 +90,11 @@ def agreed(heard: dict[str, list[str]]) -> dict[str, str]:
     }
 
 
+def spoken(heard: dict[str, list[str]]) -> set[str]:
+    """The ids of noises in which somebody speaks after all: both Whispers write words."""
+    return {name for name, texts in heard.items() if all(map(normalise_transcript, texts))}
+
+
 def people(path: Path, rows: list[dict], model: ASRModel | None) -> None:
     """A pack of real people; where a model finds the words, with its speakers and where the clips
     can be cut (splice.py)."""
@@ -136,7 +143,9 @@ def main() -> None:
     people(a.out / "accents", [row for row in accents if row["speaker"] not in out], model)
     write(a.out / "accents-test", pairs(row for row in accents if row["speaker"] in out))
     write(a.out / "dev", pairs(table(speech / "dev.parquet")))
-    write(a.out / "noise", pairs(table(WORK / "no-speech" / "train.parquet")))
+    somebody = spoken(json.loads(SPOKEN.read_text(encoding="utf-8")))
+    noises = table(WORK / "no-speech" / "train.parquet")
+    write(a.out / "noise", pairs(row for row in noises if row["id"] not in somebody))
     bundled = table(CHECKOUT / "data" / "speech" / "test.parquet")
     never = (row for row in bundled if row["family"] == "kokoro never heard")
     write(a.out / "natural-test", pairs(never))
