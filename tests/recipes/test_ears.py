@@ -3,6 +3,7 @@
 import csv
 import io
 import itertools
+import json
 import sys
 
 import numpy as np
@@ -293,3 +294,12 @@ def test_only_what_two_recognisers_wrote_alike_is_taken():
     }
     assert pack.agreed(heard).keys() == {"alike", "nearly"}
     assert pack.agreed(heard)["alike"] == "Can I have 12 ounces?"
+
+
+def test_noises_in_which_two_whispers_hear_words_are_found():
+    heard = {"both": ["Very good. No.", "Very good."], "one": ["", "What?"], "no": ["...", "..."]}
+    assert pack.spoken(heard) == {"both"}
+    stored = json.loads(pack.SPOKEN.read_text(encoding="utf-8"))
+    found = pack.spoken(stored)
+    assert len(stored) == 460 and len(found) == 51
+    assert sum(name.startswith("test-") for name in found) == 8
