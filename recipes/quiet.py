@@ -38,7 +38,8 @@ def choose(which: str, clips: int) -> list[Utterance]:
     for clip in load_data(path):
         members.setdefault(clip.groups[group], []).append(clip)
     share = -(-clips // len(members))
-    chosen = (m[i * len(m) // share] for m in members.values() for i in range(share))
+    taken = ((m, min(share, len(m))) for m in members.values())
+    chosen = (m[i * len(m) // most] for m, most in taken for i in range(most))
     return list(chosen)[:clips]
 
 
