@@ -27,7 +27,7 @@ def settings(**changes) -> TrainingSettings:
     return TrainingSettings(**{"data": "some/speech", "out": "runs/x", "model": "full"} | changes)
 
 
-@pytest.mark.parametrize(("name", "compiled"), [("h200-not-compiled", False), ("h200", True)])
+@pytest.mark.parametrize(("name", "compiled"), [("h200-not-compiled", False), ("h200-now", True)])
 def test_shapes_alone_predict_the_activations_that_a_gpu_kept(name, compiled):
     result, memory = measured(name), memory_of(FULL, compiled)
     kept = memory.once * result["batch_seconds"] / 2**30
@@ -42,7 +42,7 @@ def test_shapes_alone_predict_what_a_loaded_model_keeps():
     assert memory_of(model.config).once == pytest.approx(kept_bytes_per_second(model), rel=0.15)
 
 
-@pytest.mark.parametrize(("name", "compiled"), [("h200-not-compiled", False), ("h200", True)])
+@pytest.mark.parametrize(("name", "compiled"), [("h200-not-compiled", False), ("h200-now", True)])
 def test_the_shares_of_the_peak_are_the_measured_ones(name, compiled):
     result = measured(name)
     for stage, cached in zip(result["stages"][:2], (False, True), strict=True):

@@ -43,7 +43,7 @@ GPUS = Path(__file__).with_name("gpus.csv")
 COLUMNS = ("gpu", "memory_gb", "tflops", "dollars_per_hour")
 # Measured on one H200 (docs/speed): by (compiled, cached) the share of its nominal 989 TFLOP/s that
 # training `full` reached, and how much of the activations compiled layers keep.
-SHARES = {(False, False): 0.259, (False, True): 0.361, (True, False): 0.464, (True, True): 0.517}
+SHARES = {(False, False): 0.259, (False, True): 0.361, (True, False): 0.468, (True, True): 0.520}
 COMPILED_KEEPS = 0.69
 # And by `medium`, whose small models wait for Python: 731 h in 699 s (its card).
 SOUND_PER_SECOND = 731 * 3600 / 699
