@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from tiny_asr.device import send
 from tiny_asr.fast.ready_caches import ReadyCaches
+from tiny_asr.fast.speculative import GUESSES, Speculative, can_speculate, rough_draft
 from tiny_asr.kv_cache import KVCache, NoCache
 from tiny_asr.prompt import split_prompt
 from tiny_asr.search.hints import Hints
@@ -191,6 +192,7 @@ class TextDecoder(nn.Module):
         look_every: int = 1,
         end_loops: bool = True,
         hints: Sequence[str] = (),
+        guesses: int = GUESSES,
     ) -> Iterator[Tensor]:
         """Write the transcript token by token, keeping keys and values of what was read (KV cache).
 
@@ -207,6 +209,7 @@ class TextDecoder(nn.Module):
                 each look waits for it. The steps too many yield -100.
             end_loops: a row also ends when it only repeats itself (see `search.repetition`).
             hints: words to prefer (see `search.hints`).
+            guesses: tokens read along, where that is faster (see `fast.speculative`); 0 for none.
         Yields:
             The next token of each row (B,), its end token included; -100 where it has finished.
         """
@@ -222,6 +225,10 @@ class TextDecoder(nn.Module):
         with self.kv_cache(len(limits), spliced.mask.shape[1] + most) as cache:
             embeddings = keep("decoder_input", spliced.embeddings)
             logits = cache.read_prompt(embeddings, self.prompt_length + audio_lengths)
+            ahead = None
+            if guesses and can_speculate(cache):
+                draft = rough_draft(self, audio_embeddings[0, : int(audio_lengths[0])])
+                ahead = Speculative(self, cache, draft, guesses)
             logits = ended_where_silent(logits, self.end_id, self.no_speech_threshold)
             for step in range(1, most + 1):
                 logits = keep("next_token_logits", logits)
@@ -236,7 +243,7 @@ class TextDecoder(nn.Module):
                     hinted.add(token)
                 if step == most or (step % look_every == 0 and bool(finished.all())):
                     return
-                logits = cache.read(self.embed(token[:, None]))
+                logits = ahead.read(token) if ahead else cache.read(self.embed(token[:, None]))
 
     def text_limits(self, audio_lengths: Tensor, max_new_tokens: int | None = None) -> Tensor:
         """The most tokens that each clip's text may have (B,): see `write`."""

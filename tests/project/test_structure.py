@@ -15,7 +15,8 @@ FILES = {
 PATH_OF_THE_SOUND = [name for name in FILES if name.count(".") == 1]
 OUTSIDE = ("teaching", "recipes")  # programs beside the package, which nothing in it may need
 LONGEST_FILE, LONGEST_PATH = 330, 2300  # lines
-LONGEST_PACKAGE = 17_700  # what grew: search, projectors, serve, plan, adapters, words, listen, fp8
+# What grew: search, projectors, serve, plan, adapters, words, listen, fp8, guesses
+LONGEST_PACKAGE = 17_800
 
 
 def imported(tree: ast.AST) -> set[str]:

@@ -16,7 +16,7 @@ KNOWN = ("LlamaForCausalLM", "SmolLM3ForCausalLM")  # RMS norm, rotary positions
 
 
 class LeanStep:
-    """Reads one embedding a row, with the keys and values of a `KVCache`.
+    """Reads the next embeddings of each row, with the keys and values of a `KVCache`.
 
     Args:
         language_model: one that `fits`; its own modules do the products, whatever they are.
@@ -28,38 +28,40 @@ class LeanStep:
         self.rotary, self.norm, self.head = body.rotary_emb, body.norm, language_model.lm_head
         self.layers = list(body.layers)
 
-    def __call__(self, embedding: Tensor, cache) -> Tensor:
-        """(B, 1, llm_dim) -> the logits (B, V) of what comes next; `cache.column` stays."""
-        x, rows = embedding[:, 0], len(embedding)
-        cos, sin = self.rotary(embedding, cache.column[:, None])  # (B, 1, head_dim)
+    def __call__(self, embeddings: Tensor, cache) -> Tensor:
+        """(B, L, llm_dim) -> the logits (B * L, V) of what comes after each; `cache.column`, where
+        each row's first one belongs, stays."""
+        rows, count = embeddings.shape[:2]
+        x, place = embeddings.flatten(0, 1), cache.column[:, None] + torch.arange(count)
+        cos, sin = (part.flatten(0, 1)[:, None] for part in self.rotary(embeddings, place))
         first, last = int(cache.column.min()), int(cache.column.max())
-        mask = None
-        if first < last:  # rows of unlike lengths: none may look beyond its own column
-            place = torch.arange(last + 1)
-            mask = (place <= cache.column[:, None])[:, None, None]
+        end, mask = last + count, None
+        if first < last or count > 1:  # none may look beyond its own column
+            mask = (torch.arange(end) <= place[..., None])[:, None]
         for layer, (keys, values) in zip(self.layers, cache.buffers, strict=True):
             attention, mlp = layer.self_attn, layer.mlp
             h = rms_norm(layer.input_layernorm, x)
-            q = attention.q_proj(h).view(rows, self.heads, -1)
-            k = attention.k_proj(h).view(rows, self.kv_heads, -1)
-            v = attention.v_proj(h).view(rows, self.kv_heads, -1)
+            q = attention.q_proj(h).view(rows * count, self.heads, -1)
+            k = attention.k_proj(h).view(rows * count, self.kv_heads, -1)
+            v = attention.v_proj(h).view(rows, count, self.kv_heads, -1)
             if getattr(attention, "use_rope", True):  # SmolLM3 leaves it out in every fourth
                 q, k = rotate(torch.cat([q, k], dim=1), cos, sin).split(
                     [self.heads, self.kv_heads], dim=1
                 )
-            if mask is None:
-                keys[:, :, last], values[:, :, last] = k, v
+            q, k = q.unflatten(0, (rows, count)), k.unflatten(0, (rows, count))
+            if first == last:
+                keys[:, :, last:end], values[:, :, last:end] = k.transpose(1, 2), v.transpose(1, 2)
             else:
-                keys[cache.rows, :, cache.column], values[cache.rows, :, cache.column] = k, v
+                keys[cache.rows[:, None], :, place], values[cache.rows[:, None], :, place] = k, v
             seen = F.scaled_dot_product_attention(
-                q[:, :, None],
-                keys[:, :, : last + 1],
-                values[:, :, : last + 1],
+                q.transpose(1, 2),
+                keys[:, :, :end],
+                values[:, :, :end],
                 attn_mask=mask,
                 scale=attention.scaling,
                 enable_gqa=self.heads > self.kv_heads,
             )
-            x = x + attention.o_proj(seen.reshape(rows, -1))
+            x = x + attention.o_proj(seen.transpose(1, 2).reshape(rows * count, -1))
             h = rms_norm(layer.post_attention_layernorm, x)
             x = x + mlp.down_proj(mlp.act_fn(mlp.gate_proj(h)) * mlp.up_proj(h))
         return self.head(rms_norm(self.norm, x))
