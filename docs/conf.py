@@ -2,7 +2,8 @@
 
 The notebooks and the cards in data/ lie outside this folder. They are copied into it before each
 build, under the same names, so that the links between them hold on the site as they do in the
-repository. Nothing on a page is fetched from elsewhere: the site works without a network.
+repository; the pages of this folder link to them as in a clone, and `_links_inside` shortens that.
+Nothing on a page is fetched from elsewhere: the site works without a network.
 """
 
 import json
@@ -25,6 +26,7 @@ COPIED = (
     "data/**/*.yaml",
     "recipes/README.md",
 )
+COPIES = ("notebooks/", "data/", "recipes/")  # where they are then
 
 project = "tiny_asr"
 version = release = __version__
@@ -113,9 +115,7 @@ def _collect(app: Sphinx) -> None:
     """Copy notebooks and cards, and write the page of the command line from its own help."""
     sources = [path for pattern in COPIED for path in REPOSITORY.glob(pattern)]
     wanted = {HERE / path.relative_to(REPOSITORY): path for path in sources}
-    for old in [
-        path for top in ("notebooks", "data", "recipes") for path in HERE.glob(f"{top}/**/*")
-    ]:
+    for old in [path for top in COPIES for path in HERE.glob(f"{top}**/*")]:
         if old.is_file() and old not in wanted:
             old.unlink()
     for copy, path in wanted.items():
@@ -124,6 +124,13 @@ def _collect(app: Sphinx) -> None:
             content = _as_page(content.decode()).encode()
         _write(copy, content)
     _write(HERE / "api/command_line.md", _command_line().encode())
+
+
+def _links_inside(app: Sphinx, docname: str, source: list[str]) -> None:
+    """Pages of docs/ link to notebooks and cards where they lie; on the site, to their copies."""
+    if not docname.startswith(COPIES):
+        up = "../" * docname.count("/")
+        source[0] = re.sub(rf"\]\({up}\.\./({'|'.join(COPIES)})", rf"]({up}\1", source[0])
 
 
 def _command_line() -> str:
@@ -168,4 +175,5 @@ def setup(app: Sphinx) -> None:
     app.connect("autodoc-process-docstring", _as_written, priority=400)  # before napoleon
     app.connect("autodoc-skip-member", _skip)
     app.connect("builder-inited", _collect, priority=1)
+    app.connect("source-read", _links_inside)
     app.connect("builder-inited", _figures_inside_the_site, priority=900)

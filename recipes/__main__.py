@@ -70,14 +70,20 @@ STEPS = (
          "11 min on one H200", ("pack", "decoder", "pairs")),
     Step("small-medium", "data/models/small-asr, medium-asr", "recipes.ears.keep projectors "
          "--before small=0.5 medium=0.5 --goes-on", "1 s", ("projectors",)),
+    Step("ctc-tiny", "ctc.safetensors of tiny", "recipes.ears.blank tiny", "4 min on one core",
+         ("tiny",)),
+    Step("ctc-small", "ctc.safetensors of small", f"recipes.ears.blank small --encoder {WHISPER}",
+         "4 min on one core", ("small-medium",)),
+    Step("ctc-medium", "ctc.safetensors of medium", "recipes.ears.blank medium --batch 4 "
+         f"--encoder {WHISPER} --decoder {SMOLLM2}", "9 min on one core", ("small-medium",)),
     Step("measure-tiny", "data/models/tiny-asr/results.csv", "recipes.measure tiny",
-         "6 min on one core", ("tiny",)),
+         "6 min on one core", ("ctc-tiny",)),
     Step("measure-small", "data/models/small-asr/results.csv",
          f"recipes.measure small --brief --encoder {WHISPER}", "12 min on 2 cores",
-         ("small-medium",)),
+         ("ctc-small",)),
     Step("measure-medium", "data/models/medium-asr/results.csv",
          f"recipes.measure medium --brief --encoder {WHISPER} --decoder {SMOLLM2}",
-         "not measured whole", ("small-medium",)),
+         "not measured whole", ("ctc-medium",)),
     Step("curves", "pictures of the logs", "recipes.curves", "4 s",
          ("tiny", "small-medium", "decoder")),
 )  # fmt: skip

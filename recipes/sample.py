@@ -7,7 +7,7 @@ embeddings, numbers that a reader can check in the head.
 
     python -m recipes.sample
 
-needs `flite` (Debian and Ubuntu: apt install flite), `pip install "tiny-asr[recipes]"` and Kokoro's
+needs `flite` (Debian and Ubuntu: apt install flite), `pip install '.[recipes]'` and Kokoro's
 folder (see README.md). The same versions on the same machine write the same bytes again.
 """
 

@@ -209,8 +209,8 @@ MODELS = [
     ("no marker", lambda: join(prompt="hi"), r"prompt 'hi' .*<audio> 0 times; .*exactly once"),
     ("two markers", lambda: join(prompt="<audio>" * 2), r"<audio> 2 times; .*exactly once"),
     ("end token", lambda: join(end_token="<stop>"), r"'<stop>' is not .*: set end_token"),
-    ("rate 0", lambda: join(audio_downsample_rate=0), r"rate=0 .*whole numbers of at least 1"),
-    ("rate 2.5", lambda: join(audio_downsample_rate=2.5), r"rate=2\.5 .*whole numbers of at least"),
+    ("rate 0", lambda: join(audio_downsample_rate=0), r"rate=0 .*expected 1 to 1500, whole"),
+    ("rate 2.5", lambda: join(audio_downsample_rate=2.5), r"rate=2\.5 .*expected 1 to 1500, whole"),
 ]
 CALLS = [
     ("7 frames", lambda: stack_frames(torch.zeros(1, 7, 4), 5), r"7 encoder .*= 5: pad .* 1600"),

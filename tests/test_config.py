@@ -255,11 +255,54 @@ def test_unused_arguments_come_back_as_the_auto_classes_ask(saved):
         {"audio_downsample_rate": "5"},
         {"projector_hidden_dim": 0},
         {"projector_hidden_dim": 64.5},
+        {"audio_downsample_rate": 1_000_000},
+        {"projector_hidden_dim": 10**9},
+        {"projector_hidden_dim": True},
     ],
 )
-def test_sizes_must_be_whole_numbers(fields):
-    with pytest.raises(ValueError, match="whole numbers of at least 1"):
+def test_sizes_must_be_whole_numbers_that_fit_into_memory(fields):
+    with pytest.raises(ValueError, match=r"came; expected 1 to \d+, whole"):
         ASRConfig(encoder=encoder_dir(), decoder=decoder_dir(), **fields)
+
+
+WRONG = (5, "x", [], {}, True, ["<audio>"])
+FIELDS = {  # and what is right among these
+    "piece_seconds": (5,),
+    "no_speech_threshold": (),
+    "projector_output_norm": (True,),
+    "projector_type": (),
+    "encoder_padding": (),
+    "text": (),
+    "prompt": (),
+    "end_token": ("x",),
+    "encoder_config": (),
+    "decoder_config": (),
+    "audio_downsample_rate": (5,),
+}
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_a_field_of_a_wrong_type_is_one_error(saved, field):
+    whole = json.loads((saved / "config.json").read_text())
+    for value in (value for value in WRONG if value not in FIELDS[field]):
+        (saved / "config.json").write_text(json.dumps(whole | {field: value}))
+        with pytest.raises(ValueError, match=r"^cannot load the model .*saved'"):
+            ASRConfig.from_pretrained(saved)
+
+
+@pytest.mark.parametrize("content", ["null", "5", "[]", '"x"', "{}"])
+def test_a_config_of_another_form_is_one_error(saved, content):
+    (saved / "config.json").write_text(content)
+    with pytest.raises(ValueError, match=r"saved'.*(complete and in|expected a tiny_asr)"):
+        ASRConfig.from_pretrained(saved)
+
+
+def test_a_wrong_size_of_a_part_is_one_error(saved):
+    whole = json.loads((saved / "config.json").read_text())
+    whole["encoder_config"]["d_model"] = "x"
+    (saved / "config.json").write_text(json.dumps(whole))
+    with pytest.raises(ValueError, match=r"cannot load the model .*'d_model'"):
+        ASRConfig.from_pretrained(saved)
 
 
 @pytest.mark.parametrize("prompt", ["Transcribe:", "<audio> and <audio>"])

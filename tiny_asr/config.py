@@ -22,6 +22,16 @@ from tiny_asr.prompt import default_end_token, default_prompt, split_prompt
 
 WEIGHTS = "model.safetensors"  # of a checkpoint: the projector's
 PADDINGS = ("none", "window", "window_cut")  # see `mel_for_encoder`
+NUMBERS = (int, float)  # by type: bool is a kind of int, too
+FITTING = {  # what a field may be, and the words for it; a checkpoint's config.json holds anything
+    "audio_downsample_rate": (lambda v: type(v) is int and 1 <= v <= 1500, "1 to 1500, whole"),
+    "projector_hidden_dim": (lambda v: type(v) is int and 1 <= v <= 2**16, "1 to 65536, whole"),
+    "projector_output_norm": (lambda v: type(v) is bool, "true or false"),
+    "encoder_padding": (lambda v: v in PADDINGS, f"one of {PADDINGS}"),
+    "piece_seconds": (lambda v: v is None or (type(v) in NUMBERS and v >= 1), "at least 1"),
+    "no_speech_threshold": (lambda v: v is None or (type(v) in NUMBERS and 0 < v <= 1), "0 to 1"),
+    "text": (lambda v: v in ("plain", "written"), "'plain' or 'written'"),
+} | dict.fromkeys(("prompt", "end_token"), (lambda v: isinstance(v, str | None), "text, or None"))
 IDENTITY = {
     "encoder": ("d_model", "encoder_layers", "encoder_ffn_dim", "num_mel_bins", "vocab_size"),
     "decoder": ("model_type", "hidden_size", "num_hidden_layers", "vocab_size"),
@@ -73,23 +83,10 @@ class ASRConfig(PretrainedConfig):
         fresh_projector: bool = False,
         **kwargs,
     ):
+        for name, (fits, expected) in FITTING.items():
+            if not fits(value := locals()[name]):
+                raise ValueError(f"{name}={value!r} came; expected {expected}")
         super().__init__(**kwargs)
-        sizes = (audio_downsample_rate, projector_hidden_dim)
-        if not all(type(size) is int and size >= 1 for size in sizes):
-            raise ValueError(
-                f"audio_downsample_rate={audio_downsample_rate} and projector_hidden_dim="
-                f"{projector_hidden_dim} came; both must be whole numbers of at least 1"
-            )
-        if encoder_padding not in PADDINGS:
-            raise ValueError(
-                f"encoder_padding={encoder_padding!r} came; expected one of {PADDINGS}"
-            )
-        if piece_seconds is not None and not piece_seconds >= 1:
-            raise ValueError(f"piece_seconds={piece_seconds} came; expected at least 1, or None")
-        if no_speech_threshold is not None and not 0 < no_speech_threshold <= 1:
-            raise ValueError(f"no_speech_threshold={no_speech_threshold} came; expected 0 to 1")
-        if text not in ("plain", "written"):
-            raise ValueError(f"text={text!r} came; expected 'plain' or 'written'")
         self.encoder = str(encoder)
         self.encoder_config = _part_config(encoder_config, "encoder", self.encoder)
         self.decoder = str(decoder)
@@ -203,7 +200,7 @@ class ASRConfig(PretrainedConfig):
         hub = {key: kwargs.pop(key) for key in kwargs.keys() & HubOptions.__annotations__.keys()}
         first = checkpoint_source(name)  # look before downloading what may be another model
         fields, _ = load_or_explain(cls.get_config_dict, "model", first, **hub)
-        model_type = fields.get("model_type")
+        model_type = fields.get("model_type") if isinstance(fields, dict) else fields
         if model_type != cls.model_type:
             raise ValueError(
                 f"{str(name)!r} is a {model_type!r} model; expected a tiny_asr checkpoint: name it "
@@ -235,6 +232,8 @@ def _part_config(given, what: str, source: str) -> PretrainedConfig:
     elif isinstance(given, dict):
         fields = {key: value for key, value in given.items() if key != "model_type"}
         given = AutoConfig.for_model(given["model_type"], **fields)
+    if not isinstance(given, PretrainedConfig):
+        raise ValueError(f"{what}_config={given!r:.60} came; expected its fields: {{...}}")
     came = f"the {what} {source!r} is a {given.model_type!r} model"
     if what == "encoder" and given.model_type != "whisper":
         raise ValueError(f"{came}; expected a Whisper checkpoint")
@@ -255,5 +254,4 @@ def _words(decoder: str, prompt: str | None, end_token: str | None) -> tuple[str
 
 def _identity(part: str, config: ASRConfig) -> list:
     """What tells two parts apart; Whisper's vocabulary tells .en from multilingual."""
-    own = {"encoder": config.encoder_config, "decoder": config.decoder_config}[part]
-    return [getattr(own, field) for field in IDENTITY[part]]
+    return [getattr(getattr(config, f"{part}_config"), field) for field in IDENTITY[part]]

@@ -21,10 +21,11 @@ from torch.nn import functional as F
 
 from tiny_asr.device import send
 from tiny_asr.fast.ready_caches import ReadyCaches
-from tiny_asr.fast.speculative import GUESSES, Speculative, can_speculate, rough_draft
+from tiny_asr.fast.speculative import GUESSES, next_steps
 from tiny_asr.kv_cache import KVCache, NoCache
 from tiny_asr.prompt import split_prompt
-from tiny_asr.search.hints import Hints
+from tiny_asr.search.ctc import CTCHead
+from tiny_asr.search.guides import Guides
 from tiny_asr.search.repetition import Loops
 from tiny_asr.search.silence import ended_where_silent
 from tiny_asr.shapes import IGNORE, frame_mask, keep
@@ -73,6 +74,7 @@ class TextDecoder(nn.Module):
             )
         self.tokenizer = tokenizer
         self.no_speech_threshold: float | None = None
+        self.ctc: CTCHead | None = None
         self.tokens_per_embedding = 1 if text == "plain" else 3
         self.end_id = tokenizer.convert_tokens_to_ids(end_token)
         self.ready_caches = ReadyCaches()
@@ -192,13 +194,13 @@ class TextDecoder(nn.Module):
         look_every: int = 1,
         end_loops: bool = True,
         hints: Sequence[str] = (),
+        ctc_weight: float = 0.0,
         guesses: int = GUESSES,
     ) -> Iterator[Tensor]:
         """Write the transcript token by token, keeping keys and values of what was read (KV cache).
 
         A row is finished when it writes the end token, or has as many tokens as its clip has audio
-        embeddings, plus 8: ten a second, where speech has about four. Text as it is written may
-        have three times as many: a Mandarin character can take three tokens.
+        embeddings, plus 8: ten a second, where speech has four. A `written` text may have 30.
 
         Args:
             audio_lengths: (B,), best on the CPU.
@@ -209,6 +211,7 @@ class TextDecoder(nn.Module):
                 each look waits for it. The steps too many yield -100.
             end_loops: a row also ends when it only repeats itself (see `search.repetition`).
             hints: words to prefer (see `search.hints`).
+            ctc_weight: of the sound's own opinion (see `search.ctc`); 0: the decoder decides alone.
             guesses: tokens read along, where that is faster (see `fast.speculative`); 0 for none.
         Yields:
             The next token of each row (B,), its end token included; -100 where it has finished.
@@ -221,29 +224,23 @@ class TextDecoder(nn.Module):
         limits = send(limits, spliced.mask.device)
         finished = limits <= 0
         loops = Loops(len(limits), limits.device)
-        hinted = Hints(hints, self.tokenizer, len(limits), limits.device) if hints else None
+        guides = Guides(self, audio_embeddings, audio_lengths, hints, ctc_weight)
         with self.kv_cache(len(limits), spliced.mask.shape[1] + most) as cache:
             embeddings = keep("decoder_input", spliced.embeddings)
             logits = cache.read_prompt(embeddings, self.prompt_length + audio_lengths)
-            ahead = None
-            if guesses and can_speculate(cache):
-                draft = rough_draft(self, audio_embeddings[0, : int(audio_lengths[0])])
-                ahead = Speculative(self, cache, draft, guesses)
+            read = next_steps(self, cache, audio_embeddings, audio_lengths, guesses)
             logits = ended_where_silent(logits, self.end_id, self.no_speech_threshold)
             for step in range(1, most + 1):
-                logits = keep("next_token_logits", logits)
-                if hinted is not None:
-                    logits = logits + hinted.bonus(logits.shape[1])
+                logits = guides(keep("next_token_logits", logits))
                 token = choose_token(logits, temperature, generator)
                 yield token.masked_fill(finished, IGNORE)
                 finished = finished | (token == self.end_id) | (limits <= step)
                 if end_loops:
                     finished |= loops.add(token) > 0
-                if hinted is not None:
-                    hinted.add(token)
+                guides.add(token)
                 if step == most or (step % look_every == 0 and bool(finished.all())):
                     return
-                logits = ahead.read(token) if ahead else cache.read(self.embed(token[:, None]))
+                logits = read(token)
 
     def text_limits(self, audio_lengths: Tensor, max_new_tokens: int | None = None) -> Tensor:
         """The most tokens that each clip's text may have (B,): see `write`."""

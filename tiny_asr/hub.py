@@ -15,6 +15,7 @@ from typing import Any, TypedDict, Unpack
 
 import torch
 from huggingface_hub import snapshot_download
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PretrainedConfig
 from transformers.utils import logging as hf_logging
@@ -22,6 +23,7 @@ from transformers.utils import logging as hf_logging
 PAIRS = ("tiny", "small", "medium", "full")
 BUNDLED = "bundled:"
 OWNER_AND_NAME = re.compile(r"(?!\.)[\w.-]+/[\w.-]+")  # of a model; a path may begin with "."
+MISTYPED = (TypeError, AttributeError, StrictDataclassError)  # of a config.json
 SEED = 0  # of the weights of parts that nobody has trained yet
 
 
@@ -115,7 +117,7 @@ def resolve_checkpoint(name: str | Path, **hub: Unpack[HubOptions]) -> str:
     source = checkpoint_source(name)
     if Path(source).is_dir():
         return source
-    files = ["*.json", "*.jinja", "model.safetensors", "adapter/*.safetensors"]
+    files = ["*.json", "*.jinja", "model.safetensors", "ctc.safetensors", "adapter/*.safetensors"]
     return load_or_explain(snapshot_download, "model", source, allow_patterns=files, **hub)
 
 
@@ -124,7 +126,7 @@ def load_or_explain(load, what: str, name: str, **options):
     source = resolve_source(name, what)
     try:
         return load(source, **options)
-    except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
+    except (OSError, LookupError, ValueError, RuntimeError, SafetensorError, *MISTYPED) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         if "ignore_mismatched_sizes" in reason:
             reason = "it has weights of other sizes than its config.json says"

@@ -41,6 +41,7 @@ from tiny_asr.hub import (
 )
 from tiny_asr.processor import ASRProcessor, NoSuchPart
 from tiny_asr.projectors.registry import fresh_projector
+from tiny_asr.search import ctc
 from tiny_asr.search.words import TimedText, timed_text
 from tiny_asr.search.writing import in_batches, parts, tokens_as_written, whole_texts
 
@@ -81,6 +82,7 @@ class ASRModel(PreTrainedModel):
             untrained.append("projector")
         else:
             self.audio_projector.load(config.projector_weights)
+        self.decoder.ctc = ctc.load_head(config.saved(ctc.FILE), self.decoder.token_embeddings)
         if adapter := config.saved(lora.FOLDER):
             lora.load_adapter(llm, adapter)
         self.untrained: tuple[str, ...] = tuple(untrained)
@@ -98,6 +100,7 @@ class ASRModel(PreTrainedModel):
         """Give the projector fresh weights that depend on `seed` alone, as loud as the tokens."""
         fresh = fresh_projector(self.config, seed, self.decoder.some_embeddings())
         self.audio_projector.load_state_dict(fresh.state_dict())
+        self.decoder.ctc = None
 
     # Running it --------------------------------------------------------------------------------
 
@@ -260,6 +263,7 @@ class ASRModel(PreTrainedModel):
         self.config.save_pretrained(directory)
         self.processor.save_pretrained(directory)
         self.audio_projector.save(directory / WEIGHTS)
+        ctc.save_head(self.decoder.ctc, directory / ctc.FILE)
         if lora.has_adapter(llm := self.decoder.language_model):
             lora.save_adapter(llm, directory / lora.FOLDER, self.config.decoder)
         if push_to_hub:

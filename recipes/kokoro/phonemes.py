@@ -1,6 +1,6 @@
 """Text to the phonemes that Kokoro reads, by espeak-ng, as the package kokoro-onnx does it.
 
-Needs `pip install "tiny-asr[recipes]"`, which brings espeak-ng as a library.
+Needs `pip install '.[recipes]'`, which brings espeak-ng as a library.
 """
 
 import logging
@@ -20,7 +20,7 @@ class Phonemes:
             from kokoro_onnx.tokenizer import Tokenizer
             from phonemizer.backend import EspeakBackend
         except ImportError as error:
-            raise ValueError(f'{error}; pip install "tiny-asr[recipes]"') from error
+            raise ValueError(f"{error}; pip install '.[recipes]' in the clone") from error
         self.tokenizer = Tokenizer()  # and tells phonemizer where espeak-ng lies
         quiet = logging.getLogger("recipes.kokoro")  # else a line for each word in another language
         quiet.setLevel(logging.CRITICAL)

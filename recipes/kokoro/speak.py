@@ -8,7 +8,7 @@ piece follows from its size, the seed and its number alone, whatever the number 
 kind of device draws another noise of breath); voices.py draws the voices and the speeds.
 
 Workers take turns at the GPUs that there are: twelve on two of NVIDIA's H200 made 60 h in 105 s. A
-CPU takes hours: give it small pieces (--clips 100). Needs `pip install "tiny-asr[recipes]"` and the
+CPU takes hours: give it small pieces (--clips 100). Needs `pip install '.[recipes]'` and the
 voice model's folder (--kokoro, TINY_ASR_KOKORO, or runs/prepare/kokoro/model):
 kokoro-82m-int8.onnx and voices.bin.
 """

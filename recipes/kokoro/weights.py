@@ -4,7 +4,7 @@
 
 reads `kokoro-82m-int8.onnx` in the model's folder (--kokoro, TINY_ASR_KOKORO, or
 runs/prepare/kokoro/model), and writes `kokoro-82m.safetensors` beside it, dequantised, 330 MB.
-`speak` does that where the file is missing. Needs `pip install "tiny-asr[recipes]"`.
+`speak` does that where the file is missing. Needs `pip install '.[recipes]'`.
 
 In the ONNX file a weight has the name of its parameter, or only the node that uses it has one that
 tells whose weight it is.
@@ -86,7 +86,7 @@ def dequantised(path: Path) -> dict[str, Tensor]:
         import onnx
         from onnx import numpy_helper
     except ImportError as error:
-        raise ValueError(f'{error}; pip install "tiny-asr[recipes]"') from error
+        raise ValueError(f"{error}; pip install '.[recipes]' in the clone") from error
     graph = onnx.load(path).graph
     stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
 

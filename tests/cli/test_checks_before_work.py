@@ -18,6 +18,7 @@ from test_commands import tiny_asr  # noqa: F401 (a fixture)
 
 from tiny_asr import ASRModel
 from tiny_asr.evaluation.score import Result, Row, score
+from tiny_asr.search.beam import MOST_BEAMS
 
 EVALUATE = ("evaluate", "--model", checkpoint_dir(), "--data", clips(), "--device", "cpu")
 TRAIN = ("train", "--data", clips(), "--device", "cpu")
@@ -78,6 +79,20 @@ def place(tmp_path, monkeypatch) -> Path:
         ((*EVALUATE, "--data", NULL), "there is no file or folder"),
         ((*EVALUATE, "--data", LATIN), "caf"),
         ((*EVALUATE, "--noise-data", NULL, "--snr-db", "3"), "there is no file or folder"),
+        (
+            (*EVALUATE, "--out", "r", "--report", "FOLDER/../r"),
+            "--out and --report are both r; expected two files",
+        ),
+        ((*EVALUATE, "--batch-seconds", "nan"), "nan came; expected a finite number"),
+        ((*EVALUATE, "--batch-seconds", "inf"), "inf came; expected a finite number"),
+        ((*EVALUATE, "--ctc-weight", "inf"), "inf came; expected a finite number"),
+        ((*EVALUATE, "--snr-db", "nan", "--noise-data", clips()), "nan came; expected a finite"),
+        (("benchmark", "--batch-seconds", "inf"), "inf came; expected a finite number"),
+        (("benchmark", "--gpus", "0"), "Invalid value for '--gpus'"),
+        (("demo", "--port", "99999"), "Invalid value for '--port'"),
+        (("demo", "--beams", "0"), "Invalid value for '--beams'"),
+        (("demo", "--beams", MOST_BEAMS + 1), "Invalid value for '--beams'"),
+        ((*TRAIN, "--out", "run", "--gpus", "FILE"), "--gpus FILE came without --plan; expected"),
         ((*TRAIN, "--out", "FILE"), "--out 'FILE': FILE is a file; expected a folder"),
         ((*TRAIN, "--out", "FILE/run"), "--out 'FILE/run': FILE is a file; expected a folder"),
         ((*TRAIN, "--out", "/dev/full"), "--out '/dev/full': /dev/full is a file; expected"),
@@ -129,12 +144,34 @@ def test_a_disk_that_fills_up_loses_no_result(tiny_asr, tmp_path, monkeypatch): 
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
     place = tmp_path / "r.json"
+    place.write_text("old")
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_text", full)
         status, out, err = tiny_asr(*EVALUATE, "--limit", "2", "--out", place, "--json")
     assert status == 2 and json.loads(out)["utterances"] == 2
     assert (
         err == f"tiny-asr: cannot write {place} (No space left on device): choose another --out\n"
+    )
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
+
+
+def test_a_file_that_lies_where_no_new_one_can_be_made(tiny_asr, tmp_path, monkeypatch):  # noqa: F811
+    (tmp_path / "r.json").touch()
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)  # root may do all
+    status, out, err = tiny_asr(*EVALUATE, "--out", tmp_path / "r.json")
+    assert (status, out) == (2, "") and f"{tmp_path} can't be written to" in err
+
+
+def test_a_picture_that_does_not_fit_on_the_disk_is_named(tiny_asr, tmp_path, monkeypatch):  # noqa: F811
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # as `write` does: it has no name
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    status, _, err = tiny_asr("trace", "--model", checkpoint_dir(), "--out", tmp_path)
+    file = tmp_path / "encoder_output.png"
+    assert (status, err.splitlines()[-1]) == (
+        2,
+        f"tiny-asr: cannot write {file} (No space left on device): choose another place",
     )
 
 

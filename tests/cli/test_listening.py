@@ -60,6 +60,10 @@ def test_raw_samples_at_another_rate_from_a_pipe_that_ends_within_a_sample():
         (("--file", "-"), b"RIFF....", "begins with RIFF"),
         (("--file", "-", "--rate", "7"), b"..", "--rate 7 came"),
         (("--file", "none.wav"), b"", "cannot read 'none.wav'"),
+        (("--file", "-", "--rate", "0"), b"..", "--rate 0 came"),
+        (("--file", "none.wav", "--rate", "8000"), b"", "--rate came; expected --file - with it"),
+        (("--rate", "8000"), b"", "--rate came; expected --file - with it"),
+        (("--file", "-", "--microphone", "3"), b"", "--microphone came; expected no --file"),
     ],
 )
 def test_what_cannot_be_heard_is_one_line(arguments, data, complaint):

@@ -121,7 +121,7 @@ def test_a_stopped_run_saves_and_resumes_to_the_same_weights(tiny_asr, tmp_path,
             break
     process.send_signal(number)
     _, err = process.communicate(timeout=120)
-    assert process.returncode == 130
+    assert process.returncode == 128 + number
     assert err.splitlines()[-1] == "tiny-asr: stopped; continue with --resume"
     status, said, _ = tiny_asr("train", "--resume", "--out", out)  # its own run.yaml
     assert status == 0 and "resumed at step" in said
@@ -196,6 +196,14 @@ def test_evaluate_names_the_clips_that_are_left_out(tiny_asr, tmp_path):  # noqa
     assert len(names.read_text().splitlines()) == 8 and "clip-0-6,no text," in names.read_text()
     tiny_asr(*EVALUATE, "--limit", "2", "--out", tmp_path / "r.json")
     assert not names.exists()
+
+
+@pytest.mark.parametrize("name", ["snr.5", "snr.10", "r.csv"])
+def test_the_clips_left_out_of_results_with_points_in_their_names(tiny_asr, tmp_path, name):  # noqa: F811
+    rows = [row | {"text": "" if k < 2 else row["text"]} for k, row in enumerate(some_rows(4))]
+    data = write_rows(tmp_path / "d.parquet", rows)
+    status, _, _ = tiny_asr(*EVALUATE[:3], "--data", data, "--out", tmp_path / name)
+    assert status == 0 and (tmp_path / f"{name}.left_out.csv").is_file()
 
 
 def test_evaluate_says_now_and_then_how_far_it_is_where_no_bar_can_be_drawn():

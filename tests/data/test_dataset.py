@@ -236,7 +236,7 @@ class TestBadSources:
     def test_metadata_without_file_names_or_torn(self, tmp_path):
         metadata = tmp_path / "metadata.jsonl"
         metadata.write_text('{"file": "a.flac", "text": "x"}\n')
-        with pytest.raises(ValueError, match=r"no column 'file_name'; it has file, text"):
+        with pytest.raises(ValueError, match=r"no column 'audio'; it has file, text"):
             load_data(tmp_path)
         metadata.write_text('{"file_name": "a.flac", "te')
         with pytest.raises(ValueError, match=r"metadata\.jsonl can't be read"):

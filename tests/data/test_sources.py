@@ -64,6 +64,50 @@ def test_manifest_of_nemo(tmp_path, suffix):
         load_data(path)
 
 
+@pytest.mark.parametrize("value", ["NaN", "1e999", "-Infinity", '"inf"', "1" + 400 * "0"])
+@pytest.mark.parametrize("key", ["offset", "duration"])
+def test_times_that_never_come_are_named_with_their_row(tmp_path, key, value):
+    times = {"offset": "0.5", "duration": "1.0"} | {key: value}
+    row = '{"audio_filepath": "a.wav", "text": "yes", "offset": %s, "duration": %s}'
+    write(tmp_path / "a.wav", 3.0)
+    rows = (row % (0, 1), row % (times["offset"], times["duration"]))
+    with pytest.raises(ValueError, match=r"row 2 of .*m\.json has times .*expected numbers, in s"):
+        load_data(text_file(tmp_path / "m.json", *rows))
+
+
+def test_a_part_that_lies_beyond_its_sound_is_counted(tmp_path):
+    write(tmp_path / "a.wav", 3.0)
+    rows = [{"audio_filepath": "a.wav", "text": "yes", "duration": 1.0, "offset": 1e300}]
+    with pytest.raises(BadClip, match="cannot be read"):
+        load_data(text_file(tmp_path / "m.json", json.dumps(rows[0])))[0].load()
+
+
+@pytest.mark.parametrize("column", ["audio", "wav"])
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl"])
+def test_the_column_that_is_asked_for_comes_first(tmp_path, suffix, column):
+    write(tmp_path / "a.wav", 2.0)
+    names, values = [column, "text", "path"], ["a.wav", "yes", "other.wav"]
+    lines = [dict(zip(names, values, strict=True))]
+    if suffix != "jsonl":
+        lines = [("," if suffix == "csv" else "\t").join(each) for each in (names, values)]
+    else:
+        lines = map(json.dumps, lines)
+    path = text_file(tmp_path / f"m.{suffix}", *lines)
+    assert found(load_data(path, audio_column=column)) == [("a", "yes", 2.0)]
+    text_file(path, *(line.replace("path", "note") for line in path.read_text().splitlines()))
+    with pytest.raises(ValueError, match=r"has no column 'sound'; it has .*audio_column"):
+        load_data(path, audio_column="sound")
+
+
+@pytest.mark.parametrize(
+    ("line", "says"), [('{"a": ', "line 3, column 7: Expecting value"), ("5", "line 3 holds no ob")]
+)
+def test_a_bad_line_of_json_has_its_number(tmp_path, line, says):
+    good = '{"file_name": "a.wav", "text": "yes"}'
+    with pytest.raises(ValueError, match=rf"m\.jsonl can't be read \({says}"):
+        load_data(text_file(tmp_path / "m.jsonl", good, "", line))
+
+
 def test_folder_of_kaldi(tmp_path):
     write(tmp_path / "sounds" / "r1.wav", 3.0)
     text_file(tmp_path / "wav.scp", "r1 sounds/r1.wav", f"r2  {write(tmp_path / 'r2.wav')}")

@@ -138,7 +138,7 @@ def test_without_gradio_the_command_says_what_to_install():
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 2 and done.stdout == ""
     (line,) = done.stderr.splitlines()
-    assert "pip install 'tiny-asr[demo]'" in line and "make demo" in line
+    assert "pip install '.[demo]'" in line and "make demo" in line
 
 
 def test_with_beams_and_hints_the_text_is_the_transcript(tmp_path):

@@ -4,6 +4,7 @@ import base64
 import io
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 import soundfile
@@ -181,6 +182,18 @@ def test_hostile_text_stays_text(text, tmp_path):
 def test_a_path_that_can_not_be_written_is_named(ordinary, tmp_path):
     with pytest.raises(ValueError, match=r"cannot write the report .*nowhere"):
         write_report(ordinary, tmp_path / "nowhere" / "r.html")
+
+
+def test_a_full_disk_leaves_the_old_report(ordinary, tmp_path, monkeypatch):
+    def half(path, text, *_, **__):
+        path.write_bytes(text.encode()[: len(text) // 2])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", half)
+    (tmp_path / "r.html").write_bytes(b"old")
+    with pytest.raises(ValueError, match="cannot write the report"):
+        write_report(ordinary, tmp_path / "r.html")
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"r.html": b"old"}
 
 
 def test_baseline_is_compared(tmp_path):

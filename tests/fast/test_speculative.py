@@ -1,6 +1,7 @@
 """Guesses change how many steps a text takes, never the text."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import pytest
 import torch
@@ -69,7 +70,7 @@ def test_the_draft_of_a_trained_pair_has_most_of_the_text():
     text = written(sample_clip())[:-1]
     assert len(set(text) & set(draft)) > 0.6 * len(text)
     pieces = decoder.tokenizer.batch_decode([[token] for token in draft])
-    assert not any(a.endswith(b) or b.startswith(a) for a, b in zip(pieces, pieces[1:]))
+    assert not any(a.endswith(b) or b.startswith(a) for a, b in pairwise(pieces))
     assert not set(draft) & set(decoder.tokenizer.all_special_ids)
 
 
@@ -77,7 +78,7 @@ def test_the_draft_of_a_trained_pair_has_most_of_the_text():
 def test_no_draft_changes_the_text(draft, monkeypatch, widths):
     plain = written(puzzle_clip(), guesses=0)
     drafts = {"wrong": [7] * 50, "all of it": plain, "none": []}
-    monkeypatch.setattr("tiny_asr.decoder.rough_draft", lambda *_: drafts[draft])
+    monkeypatch.setattr("tiny_asr.fast.speculative.rough_draft", lambda *_: drafts[draft])
     widths.clear()
     assert written(puzzle_clip()) == plain
     if draft == "all of it":
@@ -89,7 +90,7 @@ def test_no_draft_changes_the_text(draft, monkeypatch, widths):
 @pytest.mark.parametrize("limit", range(4))
 def test_no_more_is_read_than_there_is_room_for(limit, monkeypatch):
     plain = written(sample_clip(), guesses=0)
-    monkeypatch.setattr("tiny_asr.decoder.rough_draft", lambda *_: plain)
+    monkeypatch.setattr("tiny_asr.fast.speculative.rough_draft", lambda *_: plain)
     assert written(sample_clip(), max_new_tokens=limit, guesses=9) == plain[:limit]
 
 

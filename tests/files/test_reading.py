@@ -21,6 +21,7 @@ import torch
 
 from tiny_asr import audio, load_audio, sample_clip
 from tiny_asr.audio import read_audio
+from tiny_asr.data.utterance import BadClip, Utterance
 from tiny_asr.files.reading import BLOCK, AudioError
 
 RATE = 16_000
@@ -237,6 +238,17 @@ def test_a_torn_file_is_named(name, tmp_path):
     assert len(said) == 1 and doubts(path) == ["torn file"]
     assert 0.2 * SECONDS < len(waveform) / RATE < 1.6 * SECONDS
     assert waveform[-RATE // 2 : -RATE // 4].abs().max() > 0.15, "read as far as it goes"
+
+
+@pytest.mark.parametrize(("kind", "header"), [("WAV/PCM_16", 44), ("AU/PCM_16", 24)])
+def test_a_header_alone_is_empty_audio(kind, header):
+    data = encoded(kind)[:header]
+    with pytest.raises(AudioError, match=r"is empty: 0 samples; expected some sound") as caught:
+        read_audio(data)
+    assert caught.value.reason == "empty audio"
+    with pytest.raises(BadClip, match=r"clip 'odd'.*empty") as caught:
+        Utterance("odd", "hello", SECONDS, {}, data).load()
+    assert caught.value.reason == "empty audio"
 
 
 def test_how_much_is_missing_is_said():

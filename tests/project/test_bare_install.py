@@ -58,7 +58,7 @@ def test_a_trace_without_pictures_is_a_table_and_a_line_on_what_to_install(ran):
     status, out, err = ran["trace"]
     assert status == 0 and "audio_embeddings   1 x 30 x 288" in out and HEARD in out
     (line,) = err.splitlines()
-    assert "without pictures" in line and "pip install 'tiny-asr[course]'" in line
+    assert "without pictures" in line and "pip install '.[course]'" in line
     assert "wrote" not in out and not (ran["out"] / "pictures").exists()
 
 
@@ -67,7 +67,7 @@ def test_what_cannot_do_without_one_says_which(ran, command, extra):
     status, out, err = ran[command]
     assert status == 2 and out == ""
     (line,) = err.splitlines()
-    assert f"pip install 'tiny-asr[{extra}]'" in line
+    assert f"pip install '.[{extra}]'" in line
 
 
 @pytest.mark.slow  # 5 GB, and minutes where pip has not cached them

@@ -15,8 +15,8 @@ FILES = {
 PATH_OF_THE_SOUND = [name for name in FILES if name.count(".") == 1]
 OUTSIDE = ("teaching", "recipes")  # programs beside the package, which nothing in it may need
 LONGEST_FILE, LONGEST_PATH = 330, 2300  # lines
-# What grew: search, projectors, serve, plan, adapters, words, listen, fp8, guesses
-LONGEST_PACKAGE = 17_800
+# What grew: search, projectors, serve, plan, adapters, words, listen, fp8, guesses, CTC
+LONGEST_PACKAGE = 18_300
 
 
 def imported(tree: ast.AST) -> set[str]:

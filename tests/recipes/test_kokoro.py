@@ -508,7 +508,7 @@ def real(tmp_path_factory) -> Path:
     if folder is None:
         pytest.skip("the voice model is not here: TINY_ASR_KOKORO names no folder")
     for package in ("kokoro_onnx", "onnx", "phonemizer"):
-        pytest.importorskip(package, reason='pip install "tiny-asr[recipes]"')
+        pytest.importorskip(package, reason="pip install '.[recipes]' in the clone")
     copy = tmp_path_factory.mktemp("kokoro")
     for path in Path(folder).resolve().iterdir():
         (copy / path.name).symlink_to(path)

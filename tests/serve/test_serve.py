@@ -349,4 +349,4 @@ def test_mistakes_of_whoever_starts_it_are_one_line(tmp_path: Path):
     for (status, out, err), says in zip(results, commands.values(), strict=True):
         assert (status, out) == (2, "") and says in err and err.count("\n") == 1
     missing = run_commands([["serve"]], tmp_path, missing=["uvicorn"])
-    assert missing[0][0] == 2 and "pip install 'tiny-asr[serve]'" in missing[0][2]
+    assert missing[0][0] == 2 and "pip install '.[serve]'" in missing[0][2]

@@ -1,17 +1,21 @@
 """Checkpoints: what was saved comes back, a damaged one is passed over, the last two are kept."""
 
 import json
+import subprocess
+import sys
 from copy import deepcopy
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from small_runs import small_run, train
 from torch import nn
 
 from tiny_asr.training.checkpoint import (
     DiskError,
     TrainingState,
+    alone_in,
     has_checkpoint,
     has_run,
     load_checkpoint,
@@ -177,3 +181,30 @@ def test_a_folder_that_cannot_be_written_is_an_error_that_says_what_is_still_goo
         save_model(tmp_path, refuses)
     assert (tmp_path / "config.json").read_text() == "old"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoints", "config.json"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such locks")
+def test_a_folder_holds_one_run_at_a_time_and_a_killed_one_holds_it_no_more(tmp_path):
+    out, quick = tmp_path / "run", {"max_utterances": 3}
+    program = (
+        "import sys, time; from pathlib import Path\n"
+        "from tiny_asr.training.checkpoint import alone_in\n"
+        "with alone_in(Path(sys.argv[1])): print('held', flush=True); time.sleep(300)"
+    )
+    command = [sys.executable, "-c", program, str(out)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "held\n"
+        for resume in (False, True):
+            with pytest.raises(ValueError, match=r"^another training writes into .*run now; exp"):
+                train(small_run(out, **quick), resume)
+        assert [path.name for path in out.iterdir()] == [".lock"]
+        other.kill()
+    train(small_run(out, **quick))
+    with alone_in(out):  # the run that has ended holds it no more, either
+        assert has_run(out)
+
+
+def test_without_locks_a_run_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    with alone_in(tmp_path), alone_in(tmp_path):
+        pass

@@ -28,7 +28,7 @@ def events(folder: Path) -> list:
 
 
 def test_a_run_logs_to_tensorboard_what_its_csv_holds_also_when_resumed(tmp_path):
-    pytest.importorskip("tensorboardX", reason="pip install 'tiny-asr[track]'")
+    pytest.importorskip("tensorboardX", reason="pip install '.[track]' in the clone")
     run = small_run(tmp_path / "run", trackers=["tensorboard"], learning_rate=0.002)
     with pytest.raises(Stop):
         train(run, on_log=crash_at(6))

@@ -29,13 +29,18 @@ def add_adapter(language_model: Any, rank: int, seed: int = 0) -> None:
         language_model: changed in place; its own weights stay frozen.
         rank: r, the inner width; 8 to 64 is usual.
         seed: of A's random numbers.
-    Raises ValueError where peft is missing, or there is an adapter already.
+    Raises ValueError where peft is missing, there is an adapter already, or r is too large.
     """
     peft = _peft()
     if has_adapter(language_model):
         raise ValueError(
             f"adapter_rank={rank} came for a decoder that has an adapter; expected one without: "
             "leave it out to train on the adapter that there is"
+        )
+    if rank > (width := language_model.config.hidden_size):
+        raise ValueError(
+            f"adapter_rank={rank} came for a decoder that is {width} wide; expected at most so "
+            "many, since no matrix has a higher rank: 8 to 64 is usual"
         )
     how = peft.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear")
     with seeded(seed), _strict():
@@ -122,6 +127,6 @@ def _peft() -> Any:
     except ImportError as error:
         raise ValueError(
             "no peft here, which has the adapters; expected the extra `adapters`: "
-            "pip install 'tiny-asr[adapters]'"
+            "pip install '.[adapters]' in the clone"
         ) from error
     return peft

@@ -21,7 +21,7 @@ def listen(
         str | None,
         typer.Option(help="play it as if it were spoken now; -: raw 16-bit mono PCM from stdin"),
     ] = None,
-    rate: Annotated[int, typer.Option(help="Hz of the raw PCM")] = 16_000,
+    rate: Annotated[int | None, typer.Option(help="Hz of the raw PCM (16000)")] = None,
     microphone: Annotated[
         str | None, typer.Option(help="its number or a part of its name; see --devices")
     ] = None,
@@ -44,9 +44,16 @@ def listen(
     if devices:
         print(sources.microphones())
         return
+    for option, came, needs in [
+        ("--rate", rate is not None and file != "-", "--file -"),
+        ("--microphone", microphone is not None and file is not None, "no --file"),
+    ]:
+        if came:
+            raise ValueError(f"{option} came; expected {needs} with it: leave {option} out")
     inbox = sources.Inbox()
     if file == "-":
-        start = sources.raw_pcm(inbox, FileIO(sys.stdin.fileno(), closefd=False), rate)
+        rate = SAMPLE_RATE if rate is None else rate
+        start = sources.raw_pcm(inbox, FileIO(options.stdin().fileno(), closefd=False), rate)
     elif file is not None:
         start, rate = sources.played(inbox, load_audio(file)), SAMPLE_RATE
     else:

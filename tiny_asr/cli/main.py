@@ -190,7 +190,9 @@ def transcribe(
 
 @app.command()
 def demo(
-    port: Annotated[int | None, typer.Option(help="the first free one from 7860 on")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65_535, help="the first free one from 7860 on")
+    ] = None,
     open_browser: Annotated[bool, typer.Option("--open/--no-open", help="show the page")] = True,
     beams: options.Beams = 1,
     hints: options.Hints = "",
@@ -204,7 +206,7 @@ def demo(
     if find_spec("gradio") is None or not options.can_draw():
         raise ValueError(
             "no gradio or matplotlib here, which draw the demo's page; expected the extra `demo`: "
-            "pip install 'tiny-asr[demo]', or `make demo` in a clone of the course"
+            "pip install '.[demo]' in the clone, or `make demo` there"
         )
     from tiny_asr.demo.page import serve
 
@@ -306,7 +308,7 @@ def _print_info(report: dict) -> None:
 
 
 def _source(file: str) -> str | bytes:
-    return sys.stdin.buffer.read() if file == "-" else file
+    return options.stdin().read() if file == "-" else file
 
 
 def _quieten() -> None:
@@ -327,6 +329,9 @@ app.command("import")(import_)
 
 def main() -> None:
     """The entry point `tiny-asr`: runs a command; exit status 2 after a user's mistake."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed, as by `>&-`
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - it stays open
     _quieten()
     try:
         status = app(args=sys.argv[1:] or ["--help"], prog_name="tiny-asr", standalone_mode=False)

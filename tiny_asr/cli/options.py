@@ -4,12 +4,14 @@ The heavy libraries are imported inside the functions, so that help comes at onc
 """
 
 import gc
+import math
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, BinaryIO
 
 import typer
 
@@ -27,7 +29,9 @@ Dtype = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="one object on stdout, the rest on stderr")]
-Beams = Annotated[int, typer.Option(help="texts tried side by side for each clip; 1 is greedy")]
+Beams = Annotated[
+    int, typer.Option(min=1, max=64, help="texts tried side by side for each clip; 1 is greedy")
+]
 Hints = Annotated[
     str, typer.Option(help="words to prefer, such as names, with commas: 'Siobhan, Nguyen'")
 ]
@@ -48,11 +52,22 @@ Text = Annotated[
     typer.Option(help="plain: a-z and digits; written: case, punctuation, any script, as they are"),
 ]
 Limit = Annotated[int | None, typer.Option(help="the first so many clips only")]
-BatchSeconds = Annotated[float | None, typer.Option(help="padded seconds of audio in a batch")]
+
+
+def finite(number: float | None) -> float | None:
+    """For an option's callback: typer takes NaN and infinity for numbers."""
+    if number is not None and not math.isfinite(number):
+        raise typer.BadParameter(f"{number} came; expected a finite number")
+    return number
+
+
+BatchSeconds = Annotated[
+    float | None, typer.Option(help="padded seconds of audio in a batch", callback=finite)
+]
 
 NO_PICTURES = (
     "no matplotlib here, which draws them; expected the extra `course`: "
-    "pip install 'tiny-asr[course]'"
+    "pip install '.[course]' in the clone"
 )
 
 
@@ -81,8 +96,8 @@ def check_target(option: str, path: Path | str | None, folder: bool = False) -> 
             problem = f"{home} is a file" if home.exists() else f"there is no folder {home}"
         elif not folder and path.exists() and not path.is_file():
             problem = "it is a folder or a device"
-        elif not os.access(path if path.exists() else home, os.W_OK):
-            problem = f"{path if path.exists() else home} can't be written to"
+        elif shut := [p for p in (path, home) if p.exists() and not os.access(p, os.W_OK)]:
+            problem = f"{shut[0]} can't be written to"  # files are replaced by whole new ones
     except UnicodeError:
         problem = "its name is not UTF-8"
     except OSError as error:  # such as a name that is too long
@@ -90,6 +105,13 @@ def check_target(option: str, path: Path | str | None, folder: bool = False) -> 
     if problem:
         what = "a folder" if folder else "a file"
         raise ValueError(f"{option} {str(path)!r}: {problem}; expected {what} to write: choose one")
+
+
+def stdin() -> BinaryIO:
+    """What comes on stdin; ValueError where it is closed."""
+    if sys.stdin is None:
+        raise ValueError("stdin is closed; expected sound on it: pipe some in, or name a file")
+    return sys.stdin.buffer
 
 
 def words_of(hints: str) -> list[str]:

@@ -34,7 +34,7 @@ def serve(
     ]:
         raise ValueError(
             f"no {' or '.join(missing)} here; expected the extra `serve`: "
-            "pip install 'tiny-asr[serve]'"
+            "pip install '.[serve]' in the clone"
         )
     from tiny_asr.serve.limits import Limits
     from tiny_asr.serve.run import listen

@@ -101,6 +101,11 @@ def train(
     given.pop("not_settings")
     if "track" in given:
         given["trackers"] = options.words_of(given.pop("track"))
+    if gpus is not None and not plan:
+        raise ValueError(
+            f"--gpus {gpus} came without --plan; expected both, since a run takes the GPUs that "
+            "there are: add --plan, or leave --gpus out"
+        )
     if plan:
         _show_plan(given, config, resume, gpus, as_json)
         return
@@ -115,10 +120,10 @@ def train(
     try:
         trainer = Trainer(settings, say=say)
         state = trainer.train(resume)
-    except (KeyboardInterrupt, SystemExit):
+    except (KeyboardInterrupt, SystemExit) as stop:
         saved = "continue with --resume" if has_checkpoint(Path(settings.out)) else "nothing saved"
         print(options.error_line(f"stopped; {saved}"), file=sys.stderr)
-        raise typer.Exit(130) from None
+        raise typer.Exit(getattr(stop, "code", 130)) from None  # 143 after SIGTERM
     if not trainer.accelerator.is_main_process:
         return
     if as_json:
@@ -171,6 +176,12 @@ def evaluate(
     limit: options.Limit = None,
     beams: options.Beams = 1,
     hints: options.Hints = "",
+    ctc_weight: Annotated[
+        float | None,
+        typer.Option(
+            min=0, help="of CTC beside the decoder; 0: without it", callback=options.finite
+        ),
+    ] = None,
     report: Annotated[Path | None, typer.Option(help="write an HTML report, with sound")] = None,
     no_speech: Annotated[
         bool,
@@ -179,7 +190,10 @@ def evaluate(
     noise_data: Annotated[
         str | None, typer.Option(help="noise to mix into every clip, at --snr-db")
     ] = None,
-    snr_db: Annotated[float | None, typer.Option(help="how much louder the clip is, in dB")] = None,
+    snr_db: Annotated[
+        float | None,
+        typer.Option(help="how much louder the clip is, in dB", callback=options.finite),
+    ] = None,
     baseline: Annotated[
         Path | None, typer.Option(help="JSON of another model on the same clips, to compare with")
     ] = None,
@@ -208,6 +222,8 @@ def evaluate(
         raise ValueError("--noise-data and --snr-db belong together, one of them came; give both")
     options.check_target("--report", report)
     options.check_target("--out", out)
+    if None not in (out, report) and out.resolve() == report.resolve():
+        raise ValueError(f"--out and --report are both {out}; expected two files: rename one")
     if report is not None and not options.can_draw():
         raise ValueError(f"--report has charts: {options.NO_PICTURES}")
     from tqdm import tqdm
@@ -217,6 +233,8 @@ def evaluate(
     from tiny_asr.evaluation.normalisers import FOR_TEXT, check_normaliser
     from tiny_asr.evaluation.score import Result, check_baseline
     from tiny_asr.evaluation.score import evaluate as measure
+    from tiny_asr.files.writing import write_text
+    from tiny_asr.search.writing import set_ctc_weight
 
     reference = None if baseline is None else Result.from_json(baseline)
     text = ASRConfig.from_pretrained(model, encoder=encoder, decoder=decoder).text
@@ -231,6 +249,8 @@ def evaluate(
     aside = partial(print, file=sys.stderr if as_json else sys.stdout)
     noise = [] if noise_data is None else noise_utterances(noise_data).load_all(aside)
     recogniser, choice = options.load_model(model, encoder, decoder, device, dtype)
+    if ctc_weight is not None:
+        set_ctc_weight(recogniser.decoder, ctc_weight)
     with tqdm(total=len(clips), unit="clip", disable=not sys.stderr.isatty()) as bar:
         lines = now_and_then(partial(print, file=sys.stderr, flush=True))
         result = measure(
@@ -249,8 +269,8 @@ def evaluate(
     unused = [f"left out: {clip.detail}" for clip in clips.left_out]
     try:
         if out is not None:
-            out.write_text(result.to_json() + "\n", encoding="utf-8")
-            names = out.with_suffix(".left_out.csv")
+            write_text(out, result.to_json() + "\n")
+            names = out.with_name(out.name.removesuffix(".json") + ".left_out.csv")
             names.unlink(missing_ok=True)
             write_left_out(names, [clips])
             unused = [f"left out: {len(unused)} clips, named in {names}"] if unused else []
@@ -325,8 +345,9 @@ def _table(result: "Result", untrained: tuple[str, ...]) -> str:
         lines.insert(1, ("", f"noise in every clip, at {r.noise_snr_db:g} dB SNR"))
     if r.shuffled_audio:
         lines.insert(1, ("", "control: every clip had another one's sound"))
-    if r.beams != 1 or r.hints:
-        lines.insert(1, ("", f"beams: {r.beams}, hints: {r.hints}"))
+    if r.beams != 1 or r.hints or r.ctc_weight:
+        ctc = f", CTC with weight {r.ctc_weight:g}" if r.ctc_weight else ""
+        lines.insert(1, ("", f"beams: {r.beams}, hints: {r.hints}{ctc}"))
     if is_unspaced([row.reference for row in r.rows]):
         lines.insert(2, ("", "no spaces between words: each character counts as one"))
     for name, values in r.groups.items():
@@ -367,7 +388,7 @@ def benchmark(
     fp8: Fp8 = None,
     workers: Annotated[int, typer.Option(help="threads that decode audio")] = 2,
     gpus: Annotated[
-        int | None, typer.Option(help="only: training on so many against training on one")
+        int | None, typer.Option(min=1, help="only: training on so many against training on one")
     ] = None,
     cached: Annotated[
         bool, typer.Option("--cached", help="with --gpus: train on stored encoder outputs")

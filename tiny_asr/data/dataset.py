@@ -6,6 +6,7 @@ it.
 """
 
 import csv
+import io
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -31,6 +32,7 @@ from tiny_asr.data.utterance import (
     target_of,
     text_of,
 )
+from tiny_asr.files.writing import write_text
 from tiny_asr.shapes import MAX_SECONDS
 
 # Columns worth a WER of their own, under the name that the report uses.
@@ -172,14 +174,16 @@ def write_left_out(path: Path, sets: Iterable[SpeechData]) -> None:
     """Write which clips some data sets leave out as CSV: id, reason, detail, data; no file is made
     for none. Rows that are there already stay, so that a resumed run forgets nothing. Raises
     OSError."""
-    how = {"newline": "", "encoding": "utf-8", "errors": "surrogateescape"}  # of odd file names
+    odd = "surrogateescape"  # of file names
     rows = [(*clip, data.name) for data in sets for clip in data.left_out]
     if path.is_file():
-        with open(path, **how) as file:
+        with open(path, newline="", encoding="utf-8", errors=odd) as file:
             rows = [tuple(row) for row in csv.reader(file)][1:] + rows
     if rows:
-        with open(path, "w", **how) as file:
-            csv.writer(file).writerows([(*LeftOut._fields, "data"), *dict.fromkeys(rows)])
+        csv.writer(table := io.StringIO()).writerows(
+            [(*LeftOut._fields, "data"), *dict.fromkeys(rows)]
+        )
+        write_text(path, table.getvalue(), odd)
 
 
 def load_data(

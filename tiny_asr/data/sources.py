@@ -7,6 +7,7 @@ decode, which would need FFmpeg.
 import csv
 import io
 import json
+import math
 import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -254,14 +255,15 @@ def _text_table_rows(path: Path, columns: Columns, split: str | None = None) -> 
                     )
                 rows.append(row)
         else:
-            rows = [json.loads(line) for line in text.split("\n") if line.strip()]
-            if not all(isinstance(row, dict) for row in rows):
-                raise ValueError("a line holds no object: {...}")
+            for number, line in enumerate(text.split("\n"), 1):
+                if line.strip():
+                    rows.append(_object(line, number))
     except (ValueError, csv.Error) as error:
         raise ValueError(f"{path} can't be read ({error}); expected CSV or JSON lines") from error
     chosen = 0
-    for row in rows:
-        file_column = next((name for name in FILE_COLUMNS if name in row), "file_name")
+    for number, row in enumerate(rows, 1):
+        names = (columns.audio, *FILE_COLUMNS)
+        file_column = next((name for name in names if name in row), columns.audio)
         if columns.text not in row and "sentence" in row:
             row[columns.text] = row["sentence"]
         columns.check(row, path, file_column)
@@ -274,19 +276,35 @@ def _text_table_rows(path: Path, columns: Columns, split: str | None = None) -> 
         audio = folder / name if row[file_column] else None
         # Of a metadata file no `seconds` are taken: the file's header knows.
         seconds = row.get("duration") if file_column == "audio_filepath" else None
-        if seconds is not None and row.get("offset") is not None and audio:
-            audio = Excerpt(audio, *_numbers(path, row["offset"], seconds))
+        if seconds is not None and audio:
+            start, seconds = _numbers(f"row {number} of {path}", row.get("offset") or 0, seconds)
+            audio = audio if row.get("offset") is None else Excerpt(audio, start, seconds)
         found = {columns.audio: audio, "seconds": seconds}
         yield {"id": name.with_suffix("").as_posix() if audio else None} | row | found
     if split is not None and not chosen:
         raise ValueError(f"{path} has no file in a folder {split}; expected some: check the split")
 
 
-def _numbers(path: Path, *values) -> list[float]:
+def _object(line: str, number: int) -> dict:
+    """What a line of JSON lines holds; ValueError with the line's number if it is no object."""
     try:
-        return [float(value) for value in values]
-    except (TypeError, ValueError):
-        raise ValueError(f"{path} has times {values}; expected numbers, in seconds") from None
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"line {number}, column {error.colno}: {error.msg}") from error
+    if not isinstance(row, dict):
+        raise ValueError(f"line {number} holds no object: {{...}}")
+    return row
+
+
+def _numbers(where, *values) -> list[float]:
+    """Times in seconds; of an endless recording nobody has a part."""
+    try:
+        numbers = [float(value) for value in values]
+        if all(map(math.isfinite, numbers)):
+            return numbers
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise ValueError(f"{where} has times {values}; expected numbers, in seconds")
 
 
 def _pairs(path: Path) -> dict[str, str]:
@@ -311,7 +329,7 @@ def _kaldi_rows(folder: Path, columns: Columns) -> Iterator[dict]:
         path = folder / value
         path = path if path.exists() else Path(value)
         if times:
-            start, end = _numbers(segments, *times)
+            start, end = _numbers(f"{name} in {segments}", *times)
             path = Excerpt(path, start, end - start)
         yield {"id": name, columns.audio: path, columns.text: texts.get(name)}
 

@@ -53,7 +53,7 @@ class Excerpt:
                 rate = file.samplerate
                 file.seek(round(self.start * rate))
                 samples = file.read(round(self.seconds * rate), "float32", always_2d=True)
-        except (soundfile.LibsndfileError, OSError) as error:
+        except (soundfile.LibsndfileError, OSError, OverflowError) as error:
             raise AudioError(UNREADABLE, f"{self} cannot be read: {error}") from error
         return {"array": samples.T, "sampling_rate": rate}
 

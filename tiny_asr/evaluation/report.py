@@ -30,6 +30,7 @@ from tiny_asr.evaluation.score import (
     paired_bootstrap,
     percent,
 )
+from tiny_asr.files.writing import write_text
 from tiny_asr.shapes import SAMPLE_RATE
 
 AUDIO_BYTES = 3_300_000  # of MP3 in all: base64 adds a third, and the whole file stays under 5 MB
@@ -88,7 +89,7 @@ def write_report(
         max_words=MAX_WORDS,
     )
     try:  # half of a surrogate pair, which a broken decoder can emit, has no UTF-8
-        Path(path).write_text(page, "utf-8", errors="xmlcharrefreplace")
+        write_text(Path(path), page, "xmlcharrefreplace")
     except OSError as error:
         raise ValueError(f"cannot write the report {path}: {error}; choose another path") from error
     return Path(path)

@@ -29,6 +29,7 @@ from tiny_asr.data.batches import Loader, make_batches
 from tiny_asr.data.dataset import SpeechData
 from tiny_asr.data.utterance import BadClip, Utterance
 from tiny_asr.evaluation.normalisers import NAMES, characters, check_normaliser, normalise
+from tiny_asr.search.writing import ctc_weight
 from tiny_asr.shapes import MAX_SAMPLES, MAX_SECONDS, SAMPLE_RATE
 
 if TYPE_CHECKING:  # transformers takes seconds to import, and scoring texts does not need it
@@ -115,6 +116,7 @@ class Result(Group):
     dropped: dict[str, int] = field(default_factory=dict)  # reason -> clips that were left out
     beams: int = 1  # 1: greedy
     hints: int = 0  # words to prefer, so many
+    ctc_weight: float = 0.0  # of the sound's own opinion beside the decoder's
 
     def to_json(self) -> str:
         """One JSON object, for `--json`, `--baseline` and plots."""
@@ -219,7 +221,7 @@ def evaluate(
     about = {"device": device, "dtype": dtype, "normaliser": normaliser, "seed": seed}
     result = score(rows, seconds_elapsed=elapsed, **about)
     about = {"shuffled_audio": shuffled_audio, "dropped": dict(dataset.dropped)}
-    about |= {"beams": beams, "hints": len(hints)}
+    about |= {"beams": beams, "hints": len(hints), "ctc_weight": ctc_weight(model.decoder)}
     return replace(result, batch_seconds=batch_seconds, noise_snr_db=snr_db, **about)
 
 

@@ -10,6 +10,7 @@ Nothing else is written than without: each token is still chosen from the decode
 guess that proves wrong was read in vain, and the next keys and values take its columns.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -32,9 +33,10 @@ def rough_draft(decoder: Any, audio_embeddings: Tensor) -> list[int]:
     tokenizer, table = decoder.tokenizer, normalize(decoder.token_embeddings, dim=1)
     cosines, nearest = (normalize(audio_embeddings, dim=1) @ table.T).max(dim=1)
     clear = (cosines >= CLEAR) & ~torch.isin(nearest, torch.tensor(tokenizer.all_special_ids))
-    draft, last = [], ""
-    ids = nearest[clear].tolist()
-    for token, text in zip(ids, tokenizer.batch_decode([[token] for token in ids]), strict=True):
+    draft: list[int] = []
+    last = ""
+    for token in nearest[clear].tolist():
+        text = tokenizer.decode([token])
         if last.endswith(text):
             continue
         if last and text.startswith(last):
@@ -82,7 +84,16 @@ class Speculative:
         return self.draft[self.place : self.place + min(self.guesses, room)]
 
 
-def can_speculate(cache: Any) -> bool:
-    """Whether a cache is of one text and read step by step on a CPU; elsewhere a step is recorded,
-    or the model's own, and takes one token."""
-    return len(cache.rows) == 1 and isinstance(cache.lean, LeanStep)
+def next_steps(
+    decoder: Any, cache: Any, audio_embeddings: Tensor, audio_lengths: Tensor, guesses: int
+) -> Callable[[Tensor], Tensor]:
+    """How each next token (B,) is read, for the logits (B, V) of what comes after it.
+
+    Guesses need a cache of one text that is read step by step on a CPU; elsewhere a step is
+    recorded, or the model's own, and takes one token.
+    """
+    by_steps = isinstance(cache.lean, LeanStep) and not cache.record
+    if not guesses or len(cache.rows) > 1 or not by_steps:
+        return lambda token: cache.read(decoder.embed(token[:, None]))
+    draft = rough_draft(decoder, audio_embeddings[0, : int(audio_lengths[0])])
+    return Speculative(decoder, cache, draft, guesses).read

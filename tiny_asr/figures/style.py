@@ -103,9 +103,15 @@ def show(figure: Figure, alt: str | None = None) -> None:
 
 
 def save(figure: Figure, path: str | Path, alt: str | None = None) -> Path:
-    """Write a figure as PNG, its alt text inside; the same figure gives the same bytes."""
-    path = Path(path)
-    path.write_bytes(png(figure, alt))
+    """Write a figure as PNG, its alt text inside; the same figure gives the same bytes.
+
+    Raises ValueError where the file can't be written.
+    """
+    path, image = Path(path), png(figure, alt)
+    try:
+        path.write_bytes(image)
+    except OSError as error:
+        raise ValueError(f"cannot write {path} ({error.strerror}): choose another place") from error
     return path
 
 

@@ -225,7 +225,7 @@ def _blocks(sound: Sound, streams: list[soundfile.SoundFile], whole: bool) -> It
             missing += (stream.frames - count) / sound.rate
         # libsndfile corrects a claim that the file does not keep, and says so in its log only.
         for claimed, there in re.findall(r": (\d+) \(should be (\d+)\)", stream.extra_info):
-            if int(there) < int(claimed) < ENDLESS:
+            if 0 < int(there) < int(claimed) < ENDLESS:
                 missing = max(missing, count / sound.rate * (int(claimed) / int(there) - 1))
         whole = whole and "truncated file" not in stream.extra_info
     sound.doubt_length(missing if whole or missing > 0.1 else None)

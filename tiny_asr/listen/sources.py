@@ -146,7 +146,7 @@ def _sounddevice():
     except ImportError as error:
         raise ValueError(
             "no sounddevice here, which reads the microphone; expected the extra `listen`: "
-            "pip install 'tiny-asr[listen]'"
+            "pip install '.[listen]' in the clone"
         ) from error
     except OSError as error:
         raise ValueError(

@@ -19,7 +19,7 @@ PROJECTORS = {
 
 def check_projector(name: str) -> str:
     """The name, if there is a projector of that name; else ValueError."""
-    if name not in PROJECTORS:
+    if name not in list(PROJECTORS):  # a config.json may hold what has no hash
         raise ValueError(
             f"projector_type={name!r} came; expected one of {', '.join(PROJECTORS)}: choose one, "
             "or add yours to tiny_asr.projectors.registry.PROJECTORS first"

@@ -21,7 +21,7 @@ from torch import Tensor
 from tiny_asr.decoder import TextDecoder
 from tiny_asr.device import send
 from tiny_asr.kv_cache import KVCache
-from tiny_asr.search.hints import Hints
+from tiny_asr.search.guides import Guides
 from tiny_asr.search.repetition import Loops
 from tiny_asr.search.silence import ended_where_silent
 from tiny_asr.shapes import IGNORE, keep
@@ -57,6 +57,7 @@ def beam_search(
     max_new_tokens: int | None = None,
     length_penalty: float = 1.0,
     hints: Sequence[str] = (),
+    ctc_weight: float = 0.0,
     look_every: int = 1,
     end_loops: bool = True,
 ) -> Texts:
@@ -66,8 +67,8 @@ def beam_search(
         audio_embeddings: (B, A, llm_dim), with audio_lengths (B,), best on the CPU.
         beams: N, texts side by side for each clip.
         length_penalty: above 0 longer texts win more often; 0 compares whole sums.
-        max_new_tokens, hints, look_every, end_loops: see `TextDecoder.write`. A text in a loop ends
-            with its first copy: it pays for the others, and they don't count in its length.
+        max_new_tokens, hints, ctc_weight, look_every, end_loops: see `TextDecoder.write`. A text in
+            a loop ends with its first copy: it pays for the others, whose length is not counted.
     """
     if not 1 <= beams <= MOST_BEAMS:
         raise ValueError(f"beams {beams} came; expected 1 (greedy) to {MOST_BEAMS}")
@@ -83,7 +84,7 @@ def beam_search(
     texts = Texts(scores.clone(), torch.zeros_like(scores).long(), ids.view(clips, beams, most))
     scores[:, 0] = 0  # at first all beams are the same, and one of them counts
     done, loops = limits <= 0, Loops(clips * beams, device)
-    hinted = Hints(hints, decoder.tokenizer, clips * beams, device) if hints else None
+    guides = Guides(decoder, audio_embeddings, audio_lengths, hints, ctc_weight, beams)
     with (
         decoder.kv_cache(clips, width) as prompt,
         decoder.kv_cache(len(ids), width + most) as cache,
@@ -95,9 +96,7 @@ def beam_search(
         for step in range(1, most + 1):
             if step % look_every == 0 and bool(done.all()):
                 break
-            gains = logits.float().log_softmax(dim=-1)
-            if hinted is not None:
-                gains = gains + hinted.bonus(gains.shape[1])
+            gains = guides(logits.float().log_softmax(dim=-1))
             total = scores[..., None] + gains.view(clips, beams, -1)
             # 2 N continuations: should N of them be ends, N others go on.
             best, place = total.flatten(1).topk(2 * beams)
@@ -115,9 +114,8 @@ def beam_search(
             token, parent = token.gather(1, place).flatten(), parent.gather(1, place).flatten()
             loops.select(parent)
             repeated = loops.add(token).view(clips, beams) * end_loops
-            if hinted is not None:
-                hinted.select(parent)
-                hinted.add(token)
+            guides.select(parent)
+            guides.add(token)
             looped = scores.masked_fill((repeated == 0) | done[:, None], -torch.inf)
             length = step - repeated
             texts = texts.add(looped / length**length_penalty, length, ids.view_as(new[:, :beams]))

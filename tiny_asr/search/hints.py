@@ -71,6 +71,10 @@ class Hints:
         self.separates = torch.tensor(separates(tokenizer), device=device)
         self.node = torch.ones(rows, dtype=torch.int64, device=device)
 
+    def __call__(self, logits: Tensor) -> Tensor:
+        """The scores (B, V) of the next token, with each one's bonus."""
+        return logits + self.bonus(logits.shape[1])
+
     def bonus(self, width: int) -> Tensor:
         """What to add to the scores of the next token (B, width) of each row."""
         node = self.node[:, None]

@@ -31,6 +31,7 @@ def whole_texts(
         options: of `TextDecoder.write`, or of `beam_search`.
     """
     options["end_loops"] = end_loops
+    options.setdefault("ctc_weight", ctc_weight(decoder))
     if audio_embeddings.device.type != "cpu":
         options.setdefault("look_every", LOOK_EVERY)
     if beams != 1:
@@ -51,7 +52,25 @@ def tokens_as_written(
     """One clip's tokens as they are written; with beams all at the end, when the best is known."""
     if beams != 1:
         return whole_texts(decoder, *heard, beams=beams, hints=hints)[0]
-    return decoder.write(*heard, hints=hints)
+    return decoder.write(*heard, hints=hints, ctc_weight=ctc_weight(decoder))
+
+
+def ctc_weight(decoder: TextDecoder) -> float:
+    """What CTC's opinion counts by default: as the checkpoint has it; 0 without a head, and on
+    Apple's `mps`, which lacks the float64 that its sums of logarithms need."""
+    if decoder.ctc is None or decoder.token_embeddings.device.type == "mps":
+        return 0.0
+    return decoder.ctc.weight
+
+
+def set_ctc_weight(decoder: TextDecoder, weight: float) -> None:
+    """Let it count more or less from now on. Raises ValueError where there is no head."""
+    if decoder.ctc is not None:
+        decoder.ctc.weight = weight
+    elif weight:
+        raise ValueError(
+            f"a CTC weight of {weight:g} came, but this checkpoint has no CTC head; expected 0"
+        )
 
 
 def parts(tokens: Iterable[Tensor], decode: Callable[[list[int]], str]) -> Iterator[str]:

@@ -22,8 +22,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from tiny_asr.files.writing import PARTIAL, flush, write_text
+
 KEPT = 2
-PARTIAL = ".partial"
 
 
 @dataclass
@@ -83,15 +84,28 @@ def temporary_folder(folder: Path, kept: str) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Replace a small text file: whoever reads it finds the old text or the new one, whole."""
-    partial = path.with_name(path.name + PARTIAL)
-    try:
-        partial.write_text(text, encoding="utf-8")
-        _flush(partial)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+@contextmanager
+def alone_in(out: Path) -> Iterator[None]:
+    """Hold a run's folder, which is made where it is not there: two runs would mix their files.
+
+    The system lets go of it however this process ends. Raises ValueError where another holds it.
+    """
+    with explain_failure(out, "Nothing that was there has changed"):
+        out.mkdir(parents=True, exist_ok=True)
+        lock = open(out / ".lock", "a")  # noqa: SIM115 - errors within the block are not its own
+    with lock:
+        try:
+            import fcntl
+
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ValueError(
+                f"another training writes into {out} now; expected a folder of this run's own: "
+                "choose another, or wait for its end"
+            ) from error
+        except (ImportError, OSError):  # Windows and some network disks have no such locks
+            pass
+        yield
 
 
 def save_model(out: Path, save_pretrained: Callable[[Path], None]) -> None:
@@ -127,7 +141,7 @@ def save_checkpoint(
             shutil.rmtree(directory)
         os.replace(folder, directory)
         write_text(root / "latest", directory.name)
-        _flush(root)
+        flush(root)
     for path in _steps(root):
         if path not in (directory, *earlier[-KEPT + 1 :]):
             shutil.rmtree(path, ignore_errors=True)
@@ -188,20 +202,9 @@ def _steps(root: Path) -> list[Path]:
     return sorted(folders, key=_step)
 
 
-def _flush(path: Path) -> None:
-    """Make sure that what was written to a file or folder is on the disk."""
-    if path.is_dir() and os.name == "nt":  # Windows can't open a folder, and need not
-        return
-    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def _flush_all(folder: Path) -> None:
     for path in [*folder.rglob("*"), folder]:
-        _flush(path)
+        flush(path)
 
 
 def _plain(tensors: dict) -> dict:

@@ -13,7 +13,8 @@ import yaml
 
 from tiny_asr.data.augment import AugmentConfig
 from tiny_asr.data.mixing import parts_of
-from tiny_asr.training.checkpoint import explain_failure, write_text
+from tiny_asr.files.writing import write_text
+from tiny_asr.training.checkpoint import explain_failure
 
 
 def _setting(default, lowest: float | None = None, weights: bool = True):

@@ -45,6 +45,7 @@ from tiny_asr.shapes import IGNORE
 from tiny_asr.training.cache import EncoderCache, build_cache, cache_keys, heard
 from tiny_asr.training.checkpoint import (
     TrainingState,
+    alone_in,
     explain_failure,
     has_checkpoint,
     has_run,
@@ -189,9 +190,19 @@ class Trainer:
             resume: continue from the last checkpoint in `out`, if there is one.
         Raises:
             KeyboardInterrupt, SystemExit: after Ctrl-C or SIGTERM, when a checkpoint is saved.
-            ValueError: `out` holds a run and resume is False; nothing can be written; 10 steps in
-                a row were not finite. The last checkpoint stays.
+            ValueError: `out` holds a run and resume is False, or another run writes there now;
+                nothing can be written; 10 steps in a row were not finite. The last checkpoint
+                stays.
         """
+        if has_run(self.out) and not resume:
+            raise ValueError(
+                f"{self.out} holds a run already; expected an empty folder: choose another, or "
+                "continue that run with --resume"
+            )
+        with alone_in(self.out) if self.accelerator.is_main_process else nullcontext():
+            return self._train(resume)
+
+    def _train(self, resume: bool) -> TrainingState:
         s, state = self.settings, self._begin(resume)
         if self.goes_on and state.step == 0 and self.eval_data is not None:
             if self.accelerator.is_main_process:
@@ -244,11 +255,6 @@ class Trainer:
     def _begin(self, resume: bool) -> TrainingState:
         """The state to start from; `run.yaml` is written, all processes agree."""
         recipe = self.out / "run.yaml"
-        if has_run(self.out) and not resume:
-            raise ValueError(
-                f"{self.out} holds a run already; expected an empty folder: choose another, or "
-                "continue that run with --resume"
-            )
         self.state, self.outcomes, self.skipped_in_a_row = TrainingState(), Outcomes(), 0
         if has_checkpoint(self.out):
             for change in self.settings.changed_since(recipe) if recipe.exists() else ():
@@ -266,8 +272,6 @@ class Trainer:
                 f"{self.out} must be a folder that all machines share"
             )
         if self.accelerator.is_main_process:
-            with explain_failure(self.out, "Nothing that was there has changed"):
-                self.out.mkdir(parents=True, exist_ok=True)
             self.settings.save(recipe)
             if self.state.step == 0:
                 (self.out / LEFT_OUT).unlink(missing_ok=True)
