@@ -134,7 +134,7 @@ def test_no_microphone(sounddevice, name):
 
 def test_without_sounddevice(monkeypatch):
     monkeypatch.setitem(sys.modules, "sounddevice", None)
-    with pytest.raises(ValueError, match=r"pip install 'tiny-asr\[listen\]'"):
+    with pytest.raises(ValueError, match=r"pip install '\.\[listen\]'"):
         microphone(Inbox())
 
 

@@ -221,7 +221,8 @@ def evaluate(
     about = {"device": device, "dtype": dtype, "normaliser": normaliser, "seed": seed}
     result = score(rows, seconds_elapsed=elapsed, **about)
     about = {"shuffled_audio": shuffled_audio, "dropped": dict(dataset.dropped)}
-    about |= {"beams": beams, "hints": len(hints), "ctc_weight": ctc_weight(model.decoder)}
+    weight = ctc_weight(model.decoder) if hasattr(model, "decoder") else 0.0
+    about |= {"beams": beams, "hints": len(hints), "ctc_weight": weight}
     return replace(result, batch_seconds=batch_seconds, noise_snr_db=snr_db, **about)
 
 
