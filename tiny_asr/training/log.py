@@ -16,7 +16,7 @@ LOG_FIELDS += ("utterances_per_second", "seconds", "wer")
 
 NOT_LEARNING = """\
 the loss has hardly fallen in the first {utterances} utterances. The usual causes:
-  - patience: with both sides frozen there is a cliff, gibberish until some 15 to 50 thousand
+  - patience: with both sides frozen there is a cliff, gibberish until some 20 to 90 thousand
     utterances and then text within a few thousand; count utterances, not steps
   - the learning rate: 1e-3 suits a normalised projector output, 1e-4 one without
   - projector_output_norm off: a quiet output gets hardly any gradient back
